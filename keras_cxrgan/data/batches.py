@@ -1,0 +1,76 @@
+"""Prepared uint8 images -> endless shuffled batches for training, as a tf.data pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+def training_batches(
+    images: np.ndarray, batch_size: int, *, seed: int = 0, start: int = 0, channels: int = 1
+) -> tf.data.Dataset:
+    """Return endless batches (batch_size, S, S, channels), float32 in [-1, 1].
+
+    Every pass shows each image once, in an order fixed by (seed, pass); batches run on across
+    the border of two passes, so all are full. The position in this order is a number, `start`
+    (images already delivered): a resumed run continues at exactly the next image.
+
+    Args:
+        images: (N, S, S) uint8, an array or a memory map; a map is read image by image.
+        batch_size: images in one element, over all replicas and critic steps.
+        channels: 1, or 3 to repeat the grey image.
+
+    Raises `ValueError` when there are fewer images than `batch_size`.
+
+    Example:
+        >>> next(iter(training_batches(images, 32, seed=0))).shape
+        TensorShape([32, 64, 64, 1])
+    """
+    count = len(images)
+    if count < batch_size:
+        raise ValueError(
+            f"{count} images are fewer than one batch of {batch_size};"
+            f" add images, or pass --batch-size {max(1, count)} or less"
+        )
+    options = tf.data.Options()
+    # Autotuning runs a model of the pipeline in a thread that sleeps in doubling intervals and
+    # can hold a step until it wakes; this pipeline is too light to need tuning.
+    options.autotune.enabled = False
+    options.deterministic = True
+    # Workers share one order of images and take turns in it.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+
+    def one_pass(number):
+        key = tf.stack([tf.constant(seed, tf.int64), number])
+        keys = tf.random.stateless_uniform(
+            [count], key, minval=None, maxval=None, dtype=tf.int32, alg="philox"
+        )
+        return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
+
+    order = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max).flat_map(one_pass)
+    batches = order.skip(start % count).batch(batch_size, drop_remainder=True)
+    return (
+        batches.map(_reader(images, channels), num_parallel_calls=2).prefetch(2).with_options(options)
+    )
+
+
+def _reader(images, channels):
+    shape = images.shape[1:]
+    if isinstance(images, np.memmap):
+
+        def gather(indices):
+            chosen = tf.numpy_function(lambda i: images[i], [indices], tf.uint8, stateful=False)
+            return tf.ensure_shape(chosen, (indices.shape[0], *shape))
+
+    else:
+        held = tf.constant(images)
+
+        def gather(indices):
+            return tf.gather(held, indices)
+
+    def read(indices):
+        # The same as images.from_uint8, inside the graph.
+        floats = tf.cast(gather(indices), tf.float32)[..., tf.newaxis] / 127.5 - 1.0
+        return tf.repeat(floats, channels, axis=-1) if channels > 1 else floats
+
+    return read

@@ -1,0 +1,1 @@
+"""Networks: pure functions that build Keras functional models."""

@@ -1,0 +1,380 @@
+"""Recipes: every choice of a training run in one flat, checked, printable object.
+
+Defaults live here and nowhere else: the command line reads them from `Recipe`, a run stores
+its recipe as `recipe.json`, and a paper is a `Recipe` in `RECIPES` that states what it changes.
+
+    >>> from keras_cxrgan.recipe import RECIPES
+    >>> recipe = RECIPES["venu2020"].override(epochs=50)
+    >>> recipe.difference(RECIPES["venu2020"])
+    {'epochs': (50, 500)}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+CHOICES = {
+    "fit": ("crop", "pad", "stretch"),
+    "latent_distribution": ("normal", "uniform"),
+    "upsampling": ("transpose", "resize"),
+    "generator_activation": ("relu", "leaky_relu"),
+    "generator_normalization": ("batch", "instance", "none"),
+    "discriminator_normalization": ("batch", "instance", "none"),
+    "convention": ("pytorch", "keras"),
+    "loss": ("non_saturating", "minimax", "wasserstein", "hinge", "least_squares"),
+    "penalty": ("none", "gradient_penalty", "r1"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+}
+POSITIVE = (
+    "image_size", "latent_dim", "base_size", "width", "generator_max_width",
+    "discriminator_max_width", "generator_kernel_size",
+    "discriminator_kernel_size", "clahe_tiles", "critic_steps", "generator_learning_rate",
+    "discriminator_learning_rate", "adam_epsilon", "batch_size", "epochs",
+)
+NOT_NEGATIVE = (
+    "clahe_clip_limit", "clahe_size", "penalty_weight", "ema_half_life", "sample_interval", "seed",
+)
+FRACTIONS = ("label_smoothing", "beta_1", "beta_2")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run learns. All fields are plain, typed and checked."""
+
+    name: str = "default"
+    summary: str = "a narrow one-channel DCGAN with an averaged generator, for a first look"
+
+    # Images
+    image_size: int = 64  # pixels along one side; a power of two from 32 to 1024
+    channels: int = 1  # 1 = grey; 3 = the grey image three times, where a paper says so
+    fit: str = "crop"  # how a film becomes square: crop its centre, pad with black, or stretch
+    clahe_clip_limit: float = 0.0  # OpenCV's CLAHE clip limit, before the resize; 0 = no CLAHE
+    clahe_tiles: int = 8  # CLAHE tiles along one side
+    clahe_size: int = 0  # longer side in pixels at which CLAHE is applied; 0 = native size
+
+    # Networks (models/dcgan.py)
+    latent_dim: int = 100  # numbers in one latent vector
+    latent_distribution: str = "normal"  # normal N(0, 1), or uniform on [-1, 1]
+    base_size: int = 4  # side of the generator's first and the discriminator's last feature map
+    width: int = 32  # feature maps at half the image size; doubles with each halving
+    generator_max_width: int = 256  # its feature maps never exceed this
+    discriminator_max_width: int = 256
+    upsampling: str = "resize"  # UpSampling2D + Conv2D, or transpose = Conv2DTranspose
+    generator_kernel_size: int = 3  # pixels
+    generator_activation: str = "relu"  # relu, or leaky_relu with slope 0.2
+    generator_normalization: str = "batch"  # batch, instance, or none
+    normalize_base: bool = True  # also normalize the 4x4 or 8x8 map that the latent becomes
+    discriminator_kernel_size: int = 4  # pixels, stride 2
+    discriminator_normalization: str = "batch"  # batch, instance, or none; not on the first block
+    discriminator_normalization_affine: bool = True  # learnt scale and offset
+    discriminator_dropout: tuple[float, ...] = ()  # one rate for each block; () = no dropout
+    convention: str = "pytorch"  # initial weights, biases and BN constants: see models/dcgan.py
+
+    # Objective (training/losses.py)
+    loss: str = "non_saturating"
+    label_smoothing: float = 0.0  # one-sided: real images are labelled 1 minus this
+    penalty: str = "none"  # gradient_penalty (WGAN-GP) or r1, on the discriminator
+    penalty_weight: float = 10.0
+    critic_steps: int = 1  # discriminator updates for each generator update, each on fresh images
+
+    # Optimization
+    generator_learning_rate: float = 0.0002
+    discriminator_learning_rate: float = 0.0002
+    beta_1: float = 0.5
+    beta_2: float = 0.999
+    adam_epsilon: float = 1e-8
+    batch_size: int = 32  # images in one update, over all replicas
+    epochs: int = 120  # passes over the training images
+    ema_half_life: int = 2000  # images after which a weight counts half in the average; 0 = no average
+    precision: str = "float32"  # penalties and outputs are float32 whatever this says
+    seed: int = 0
+
+    # Watching
+    sample_interval: int = 0  # images seen between sample grids; 0 = a twentieth of the run
+
+    def check(self) -> Recipe:
+        """Return the recipe itself, or raise `ValueError` with one line for each wrong field."""
+        wrong = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _has_type(value, field.type):
+                wrong.append(f"{field.name} must be {_spell(field.type)}, got {value!r}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                wrong.append(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name in POSITIVE:
+            if not getattr(self, name) > 0:
+                wrong.append(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                wrong.append(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in FRACTIONS:
+            if not 0 <= getattr(self, name) < 1:
+                wrong.append(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        wrong += self._check_sizes() + self._check_objective()
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _check_sizes(self) -> list[str]:
+        wrong = []
+        size, base = self.image_size, self.base_size
+        if size & (size - 1) or not 32 <= size <= 1024:
+            lower = 2 ** int(math.log2(min(max(size, 32), 1024)))
+            near = lower if lower == 1024 or size - lower < 2 * lower - size else 2 * lower
+            wrong.append(
+                f"image_size must be a power of two from 32 to 1024, got {size};"
+                f" the nearest is --image-size {near}"
+            )
+        elif base & (base - 1) or not 2 <= base <= size // 4:
+            wrong.append(
+                f"base_size must be a power of two from 2 to image_size / 4 = {size // 4}, got {base}"
+            )
+        elif self.discriminator_dropout:
+            blocks = int(math.log2(size // base))
+            if len(self.discriminator_dropout) != blocks:
+                wrong.append(
+                    f"discriminator_dropout needs one rate for each of the {blocks} blocks"
+                    f" at image_size {size}, got {len(self.discriminator_dropout)}"
+                )
+        if self.channels not in (1, 3):
+            wrong.append(f"channels must be 1 or 3, got {self.channels}")
+        if any(not 0 <= rate < 1 for rate in self.discriminator_dropout):
+            wrong.append(
+                f"discriminator_dropout rates must be at least 0 and below 1,"
+                f" got {self.discriminator_dropout}"
+            )
+        if self.upsampling == "resize" and self.generator_kernel_size % 2 == 0:
+            wrong.append(
+                "generator_kernel_size must be odd with upsampling=resize,"
+                f" got {self.generator_kernel_size}"
+            )
+        return wrong
+
+    def _check_objective(self) -> list[str]:
+        wrong = []
+        if self.penalty != "none" and self.precision == "mixed_float16":
+            wrong.append(
+                f"precision mixed_float16 cannot be used with penalty {self.penalty}: squared"
+                " gradients overflow float16 and the loss scale collapses;"
+                " use --precision mixed_bfloat16 or float32"
+            )
+        if self.penalty == "gradient_penalty" and self.discriminator_normalization == "batch":
+            wrong.append(
+                "penalty gradient_penalty needs a gradient for each image, and batch normalization"
+                " mixes the images of a batch; set discriminator_normalization=instance"
+            )
+        if self.label_smoothing and self.loss != "non_saturating" and self.loss != "minimax":
+            wrong.append(
+                "label_smoothing applies to the cross-entropy losses non_saturating and minimax,"
+                f" got loss={self.loss}"
+            )
+        return wrong
+
+    def override(self, **fields) -> Recipe:
+        """Return a checked copy with some fields changed; text is parsed to the field's type.
+
+        Raises `ValueError` for an unknown field (naming the nearest) or a wrong value.
+        """
+        known = {field.name: field for field in dataclasses.fields(self)}
+        parsed = {}
+        for name, value in fields.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"the recipe has no field {name!r}{hint}"
+                    " (cxrgan recipes default lists all fields)"
+                )
+            parsed[name] = _parse(name, value, known[name].type)
+        return dataclasses.replace(self, **parsed).check()
+
+    def difference(self, other: Recipe) -> dict[str, tuple]:
+        """Return `{field: (ours, theirs)}` for each field that decides the result and differs."""
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        texts = ("name", "summary")
+        return {
+            name: (ours[name], theirs[name])
+            for name in ours
+            if name not in texts and ours[name] != theirs[name]
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read `to_json`'s text; fields that are missing keep their default."""
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the recipe is no JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"a recipe is a JSON object of fields, got {type(fields).__name__}")
+        return cls().override(**fields)
+
+    @classmethod
+    def load(cls, name_or_path: str) -> Recipe:
+        """Return the recipe of that name, or the one in a JSON file."""
+        if name_or_path in RECIPES:
+            return RECIPES[name_or_path]
+        path = Path(name_or_path)
+        if path.is_file():
+            return cls.from_json(path.read_text())
+        near = difflib.get_close_matches(name_or_path, RECIPES, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(
+            f"there is no recipe {name_or_path!r}, by name or as a JSON file{hint}"
+            f" (cxrgan recipes lists them: {', '.join(RECIPES)})"
+        )
+
+
+def _has_type(value, annotation: str) -> bool:
+    if annotation == "tuple[float, ...]":
+        return isinstance(value, tuple) and all(_has_type(item, "float") for item in value)
+    if annotation == "bool" or isinstance(value, bool):
+        return annotation == "bool" and isinstance(value, bool)
+    if annotation == "float":
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, {"int": int, "str": str}[annotation])
+
+
+def _spell(annotation: str) -> str:
+    return {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a word",
+        "tuple[float, ...]": "numbers separated by commas",
+    }[annotation]
+
+
+def _parse(name: str, value, annotation: str):
+    """Turn command-line text or a JSON value into the field's type."""
+    if annotation == "tuple[float, ...]":
+        items = [item for item in value.split(",") if item] if isinstance(value, str) else value
+        if isinstance(items, (list, tuple)):
+            return tuple(_parse(name, item, "float") for item in items)
+    elif isinstance(value, str) and annotation != "str":
+        try:
+            if annotation == "bool":
+                return {"true": True, "yes": True, "false": False, "no": False}[value.lower()]
+            number = float(value) if annotation == "float" else int(value)
+            if math.isfinite(number):
+                return number
+        except (KeyError, ValueError):
+            pass
+    elif annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not _has_type(value, annotation):
+        raise ValueError(f"{name} must be {_spell(annotation)}, got {value!r}")
+    return value
+
+
+# The DCGAN tutorial's pair, which three of the papers use: transposed convolutions from 4x4,
+# 512-256-128-64 maps, BN everywhere but at the ends, N(0, 0.02) weights.
+_TUTORIAL = Recipe(
+    name="tutorial",
+    summary="the DCGAN tutorial's networks and settings at 64x64x3, nothing else",
+    channels=3,
+    upsampling="transpose",
+    generator_kernel_size=4,
+    width=64,
+    generator_max_width=512,
+    discriminator_max_width=512,
+    batch_size=128,
+    epochs=500,
+    ema_half_life=0,
+)
+
+# What the papers leave open and the reading taken stands in experiments/, beside each study.
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe.check()
+    for recipe in (
+        Recipe(),
+        _TUTORIAL,
+        # S. Kora Venu, "DCGANs for data augmentation of chest X-ray images", 2020.
+        # The widths, batch size and optimizer are open in the abstract; these follow Radford et
+        # al. 2016 (its reference for the optimizer) and Keras' own initial weights.
+        Recipe(
+            name="venu2020",
+            summary="Venu 2020: DCGAN 128x128x1, UpSampling2D + Conv2D, LeakyReLU",
+            image_size=128,
+            base_size=8,
+            width=64,
+            discriminator_max_width=512,
+            generator_activation="leaky_relu",
+            normalize_base=False,
+            discriminator_kernel_size=3,
+            discriminator_normalization="none",
+            convention="keras",
+            adam_epsilon=1e-7,
+            batch_size=128,
+            epochs=500,
+            ema_half_life=0,
+        ),
+        # M.F. Ng and C.A. Hargreaves, Engineering Proceedings 31(1):84, 2023.
+        dataclasses.replace(
+            _TUTORIAL,
+            name="ng2023_dcgan",
+            summary="Ng & Hargreaves 2023: DCGAN 64x64x3 on CLAHE images",
+            clahe_clip_limit=2.0,
+            epochs=700,
+        ),
+        dataclasses.replace(
+            _TUTORIAL,
+            name="ng2023_wgan_gp",
+            summary="Ng & Hargreaves 2023: WGAN-GP 64x64x3 on CLAHE images, instance norm critic",
+            clahe_clip_limit=2.0,
+            discriminator_normalization="instance",
+            loss="wasserstein",
+            penalty="gradient_penalty",
+            penalty_weight=10.0,
+            critic_steps=5,
+            generator_learning_rate=0.0001,
+            discriminator_learning_rate=0.0001,
+            beta_2=0.9,
+            epochs=700,
+        ),
+        # The incremental DCGAN (64 to 2048): its first stage. The growth is an experiment.
+        dataclasses.replace(
+            _TUTORIAL,
+            name="incremental_stage64",
+            summary="Incremental DCGAN: its 64x64x1 first stage, 8 maps wide",
+            channels=1,
+            width=8,
+            generator_learning_rate=0.0001,
+            discriminator_learning_rate=0.0001,
+            batch_size=8,
+            epochs=20,
+        ),
+        # A.Y. Noori, "Generating Medical Chest X-Ray Images using GAN", 2024. The paper's
+        # "sizes" 512, 256, 128, 64 are the tutorial's channel counts; its images are 64x64.
+        dataclasses.replace(
+            _TUTORIAL,
+            name="noori2024",
+            summary="Noori 2024: the tutorial DCGAN in one channel, beta_1 0.55, batch 50",
+            channels=1,
+            beta_1=0.55,
+            batch_size=50,
+        ),
+        # B. Davoodi and M. Lo Giudice, "Synthetic of Chest X-ray Images".
+        dataclasses.replace(
+            _TUTORIAL,
+            name="davoodi2021",
+            summary="Davoodi & Lo Giudice: one DCGAN 64x64x1 a class, uniform latent, dropout in D",
+            channels=1,
+            latent_distribution="uniform",
+            discriminator_dropout=(0.5, 0.0, 0.5, 0.25),
+            batch_size=32,
+            epochs=200,
+        ),
+    )
+}

@@ -1,0 +1,95 @@
+"""A generator as files that outlive this package.
+
+    saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
+    generator.keras  a Keras model of standard layers
+    card.json        recipe, data fingerprint, image contract
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Callable
+
+import keras
+import tensorflow as tf
+
+
+def write_export(
+    folder: Path, generator: keras.Model, latents: Callable, card: dict
+) -> None:
+    """Write the three parts, first under a temporary name; an earlier export is replaced whole.
+
+    Args:
+        generator: latents (n, latent_dim) -> float32 images (n, S, S, C) in [-1, 1].
+        latents: function (seed, n) of tensors -> latents (n, latent_dim), part of `sample`.
+
+    Raises `OSError` when the folder cannot be written.
+
+    Example, without this package installed:
+        >>> sample = tf.saved_model.load("export/saved_model").signatures["sample"]
+        >>> images = sample(n=tf.constant(16), seed=tf.constant(0))["images"]  # uint8
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        _save_graph(temporary / "saved_model", generator, latents)
+        generator.save(temporary / "generator.keras")
+        (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    except tf.errors.OpError as error:
+        # TensorFlow's file layer has its own exceptions for a full or read-only disk.
+        raise OSError(str(error).splitlines()[0]) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save_graph(path: Path, generator, latents) -> None:
+    latent_dim = generator.input_shape[-1]
+
+    def to_images(vectors):
+        floats = generator(vectors, training=False)
+        # `images.to_uint8` in the graph: clip, then round to the nearest level.
+        levels = tf.round(tf.clip_by_value((floats + 1.0) * 127.5, 0.0, 255.0))
+        return {"images": tf.cast(levels, tf.uint8)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, latent_dim], tf.float32, name="latents")])
+    def serving_default(latents):
+        return to_images(latents)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([], tf.int32, name="n"),
+            tf.TensorSpec([], tf.int32, name="seed"),
+        ]
+    )
+    def sample(n, seed):
+        return to_images(latents(seed, n))
+
+    # A bare module that holds the variables: nothing in the file names Keras.
+    module = tf.Module()
+    module.weights = [variable.value for variable in generator.variables]
+    tf.saved_model.save(
+        module, str(path), signatures={"serving_default": serving_default, "sample": sample}
+    )
+
+
+def read_export(folder: Path) -> tuple[keras.Model, dict]:
+    """Return (generator, card) of an export directory.
+
+    Raises `ValueError` when a part is missing or unreadable.
+    """
+    folder = Path(folder)
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        return keras.models.load_model(folder / "generator.keras"), card
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{folder} is no complete export ({reason}); make it again with cxrgan export RUN") from error

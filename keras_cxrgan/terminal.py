@@ -1,0 +1,127 @@
+"""What a person sees: one progress line, tables, and a quiet TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+
+
+class Progress:
+    """One line on stderr that is rewritten in a terminal, and repeated rarely in a file.
+
+    Call it as `progress(stage, done, total, note)`; a new stage ends the line before it.
+    """
+
+    def __init__(self, stream=None, quiet: bool = False, file_interval: float = 15.0):
+        self.stream = stream or sys.stderr
+        self.quiet = quiet
+        self.live = self.stream.isatty()
+        self.interval = 0.1 if self.live else file_interval
+        self.stage = None
+        self.open = False
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if stage != self.stage:
+            self.end()
+            self.stage, self.first, self.shown = stage, (now, done), 0.0
+        if now - self.shown < self.interval and done < total:
+            return
+        if done >= total and not self.open and self.shown:
+            return
+        self.shown = now
+        began, at = self.first
+        rate = (done - at) / (now - began) if now > began and done > at else 0.0
+        parts = [f"{stage:<10}", _bar(done, total), f"{done:,}/{total:,}"]
+        if note:
+            parts.append(note)
+        if rate:
+            left = f"{format_seconds((total - done) / rate)} left"
+            parts.append(f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2f} images/s")
+            parts.append(left if done < total else f"{format_seconds(now - began)} in all")
+        self._show("  ".join(parts), final=done >= total)
+
+    def _show(self, text, final):
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            self.stream.write("\r" + text[:width].ljust(width))
+            self.open = not final
+            if final:
+                self.stream.write("\n")
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def end(self) -> None:
+        """Leave the line, so that other text starts on a new one."""
+        if self.open:
+            self.stream.write("\n")
+            self.stream.flush()
+            self.open = False
+        self.stage = None
+
+
+def _bar(done, total, width=20):
+    share = min(1.0, done / total) if total else 1.0
+    full = int(share * width)
+    return f"{share:4.0%} [{'#' * full}{'.' * (width - full)}]"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return 75 as 1:15 and 3700 as 1:01:40."""
+    seconds = int(round(seconds))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Return two aligned columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+@contextlib.contextmanager
+def quiet_tensorflow(verbose: bool = False):
+    """Import TensorFlow inside this block without its chatter; `verbose` leaves it on.
+
+    TensorFlow writes to the process's stderr from C++ before its own log level is read. That
+    text is held back, and shown only when the import fails.
+    """
+    if verbose or "tensorflow" in sys.modules:
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    warnings.filterwarnings("ignore")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            tf.autograph.set_verbosity(0)
+            # The first operation starts the devices, which chatters too.
+            import keras  # noqa: F401
+
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
