@@ -1,0 +1,1 @@
+"""From files to arrays: records, images, prepared sets, batches."""
