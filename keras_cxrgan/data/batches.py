@@ -20,18 +20,15 @@ def training_batches(
         batch_size: images in one element, over all replicas and critic steps.
         channels: 1, or 3 to repeat the grey image.
 
-    Raises `ValueError` when there are fewer images than `batch_size`.
+    Raises `ValueError` when there are no images.
 
     Example:
         >>> next(iter(training_batches(images, 32, seed=0))).shape
         TensorShape([32, 64, 64, 1])
     """
     count = len(images)
-    if count < batch_size:
-        raise ValueError(
-            f"{count} images are fewer than one batch of {batch_size};"
-            f" add images, or pass --batch-size {max(1, count)} or less"
-        )
+    if not count:
+        raise ValueError("there are no images to train on; check --data and --class")
     options = tf.data.Options()
     # Autotuning runs a model of the pipeline in a thread that sleeps in doubling intervals and
     # can hold a step until it wakes; this pipeline is too light to need tuning.

@@ -95,7 +95,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             f"{network.name}/{weight.path}"
             for network in (self.model.discriminator, self.model.generator)
             for weight in network.trainable_variables
-            if not np.isfinite(np.asarray(weight)).all()
+            if not np.isfinite(weight.numpy()).all()
         ]
         broken = f"; first broken weight: {weights[0]}" if weights else ""
         return (
@@ -237,7 +237,7 @@ class Backup(keras.callbacks.Callback):
 
     def _save(self):
         for name, variable in state_variables(self.model).items():
-            if not np.isfinite(np.asarray(variable, dtype=np.float64)).all():
+            if not np.isfinite(variable.numpy()).all():
                 raise NonFinite(
                     f"{name} is no longer finite; the last good backup stays in {self.folder}"
                 )

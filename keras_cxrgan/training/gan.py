@@ -173,7 +173,9 @@ class GAN(keras.Model):
         image is real (its raw output for the losses that are no cross-entropy):
         `fake_score_before` and `_after` the discriminator's update, on the same images.
         """
-        batches = tf.split(real_images, self.critic_steps)
+        # Every critic_steps-th image, and not consecutive parts: then two replicas, each with
+        # half of the images, form the same batches together as one replica with all.
+        batches = [real_images[index :: self.critic_steps] for index in range(self.critic_steps)]
         latents = [
             self._draw_latents(_LATENTS, index, tf.shape(batch)[0])
             for index, batch in enumerate(batches)

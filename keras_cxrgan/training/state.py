@@ -50,7 +50,7 @@ def save_state(gan: GAN, folder: Path) -> Path:
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
-            np.savez(file, **{name: np.array(value) for name, value in state_variables(gan).items()})
+            np.savez(file, **{name: value.numpy() for name, value in state_variables(gan).items()})
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,0 +1,37 @@
+"""Shared by all tests: two logical CPU devices, so that strategies of two replicas run anywhere."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the same results on machines with a GPU
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """Each test starts from the same seeds and the default precision, whatever ran before it."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("float32")
+    yield
+    keras.utils.clear_session()
+
+
+@pytest.fixture
+def films():
+    """Forty 32x32 uint8 images with some structure, the same each time."""
+    rows, columns = np.mgrid[0:32, 0:32]
+    random = np.random.default_rng(7)
+    waves = [
+        np.sin(rows / random.uniform(2, 6)) + np.cos(columns / random.uniform(2, 6))
+        for _ in range(40)
+    ]
+    return np.stack([np.rint(127.5 + 60 * wave).astype(np.uint8) for wave in waves])
