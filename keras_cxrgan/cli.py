@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -101,9 +102,8 @@ def train(
     cxrgan train --data films.zip --recipe venu2020     a paper's networks
     cxrgan train --data films/ --set width=64 --set ema_half_life=5000
     """
-    recipe = Recipe.load(recipe_name).override(
-        **_settings(settings), **{name: value for name, value in fields.items() if value is not None}
-    )
+    fields = {name: value for name, value in fields.items() if value is not None}
+    recipe = Recipe.load(recipe_name).override(**_settings(settings, fields), **fields)
     out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes)}")
     if dry_run:
         click.echo(recipe.to_json(), nl=False)
@@ -140,7 +140,8 @@ def train(
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))
 
 
-def _settings(settings) -> dict:
+def _settings(settings, given) -> dict:
+    """Read FIELD=VALUE texts; a field that `given` options name already is refused."""
     fields = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -148,7 +149,12 @@ def _settings(settings) -> dict:
             raise click.BadParameter(
                 f"{setting!r} must be FIELD=VALUE, such as --set width=64", param_hint="--set"
             )
-        fields[name.strip()] = value.strip()
+        name = name.strip()
+        if name in given:
+            raise click.BadParameter(
+                f"{name} is given twice: also as --{name.replace('_', '-')}", param_hint="--set"
+            )
+        fields[name] = value.strip()
     return fields
 
 
@@ -178,12 +184,12 @@ def _summary(result) -> str:
         ("real images", str(run / "reals.png")),
         ("samples", str(run / "samples")),
         ("loss curves", str(run / "losses.png")),
-        ("log", f"{run / 'log.jsonl'}  (tensorboard --logdir {run / 'tensorboard'})"),
+        ("log", f"{run / 'log.jsonl'}  (tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))})"),
     ]
     if result.export:
         rows += [
             ("generator", result.export),
-            ("next", f"cxrgan generate {run} -n 1000 --out {run.name}-images"),
+            ("next", shlex.join(["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"])),
         ]
     return "\n" + table(rows)
 
@@ -250,6 +256,23 @@ def export(run, out, overwrite, as_json, verbose):
             ]
         )
     )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option("--out", type=click.Path(), required=True, help="PNG file.")
+@click.option("--columns", type=click.IntRange(1, 64), default=10, show_default=True, help="Images in a row.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the generated images.")
+@_verbose_option
+def figure(runs, out, columns, seed, verbose):
+    """Draw real images above generated ones, a band for each run.
+
+    \b
+    cxrgan figure runs/venu2020-NORMAL runs/default-NORMAL --out figure.png
+    """
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+    click.echo(table([("figure", str(workflows.figure(list(runs), out, columns=columns, seed=seed)))]))
 
 
 @main.command()

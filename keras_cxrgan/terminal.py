@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import sys
@@ -23,7 +24,7 @@ class Progress:
         self.live = self.stream.isatty()
         self.interval = 0.1 if self.live else file_interval
         self.stage = None
-        self.open = False
+        self.open = False  # an unfinished line stands in the terminal
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if self.quiet:
@@ -31,12 +32,10 @@ class Progress:
         now = time.monotonic()
         if stage != self.stage:
             self.end()
-            self.stage, self.first, self.shown = stage, (now, done), 0.0
-        if now - self.shown < self.interval and done < total:
+            self.stage, self.first, self.shown, self.complete = stage, (now, done), -math.inf, False
+        if self.complete or (now - self.shown < self.interval and done < total):
             return
-        if done >= total and not self.open and self.shown:
-            return
-        self.shown = now
+        self.shown, self.complete = now, done >= total
         began, at = self.first
         rate = (done - at) / (now - began) if now > began and done > at else 0.0
         parts = [f"{stage:<10}", _bar(done, total), f"{done:,}/{total:,}"]

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ import tensorflow as tf
 import keras_cxrgan
 from keras_cxrgan.data import phantom
 from keras_cxrgan.data.batches import training_batches
-from keras_cxrgan.data.images import encode_png, image_grid, to_uint8, write_png
+from keras_cxrgan.data.images import decode, encode_png, image_grid, to_uint8, write_png
 from keras_cxrgan.data.prepare import ImageSet, prepare_images
 from keras_cxrgan.data.records import Record, content_hash, find_records, fingerprint
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.export import read_export, write_export
+from keras_cxrgan.sharing.figures import compare_rows
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
 from keras_cxrgan.training.gan import GAN, indexed_latents
@@ -45,6 +47,8 @@ from keras_cxrgan.training.gan import GAN, indexed_latents
 PHANTOM_COUNT = 500
 STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
 SAMPLE_COUNT = 64
+MANIFEST_COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
+GRID_GAP = 2
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,7 @@ def train(
         devices, seed=recipe.seed, deterministic=deterministic, worker_timeout=worker_timeout
     )
     chief = runtime.is_chief(strategy)
+    _check_batch_size(recipe, strategy.num_replicas_in_sync)
     _check_same_recipe(run, recipe, extend)
     with _lock(run) if chief else contextlib.nullcontext():
         image_set = load_images(
@@ -232,7 +237,7 @@ def train(
             recipe,
             classes=classes,
             on_bad_file=on_bad_file,
-            cache_dir=run / "cache" if chief else None,
+            cache_dir=run / "cache",
             memory_budget=memory_budget,
             report=report if chief else None,
         )
@@ -241,7 +246,7 @@ def train(
         _check_same_data(run, description)
         gan = build_gan(recipe, strategy)
         resumed_from, notes = state.load_state(gan, run / "backup")
-        if chief:
+        if chief and resumed_from < recipe.epochs * len(image_set.images):
             _write_text(run / "recipe.json", recipe.to_json())
             _write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
             _write_text(run / "environment.json", json.dumps(_environment(strategy), indent=2) + "\n")
@@ -291,11 +296,10 @@ def _fit(
             stop.restore()
     seen = int(gan.images_seen.numpy())
     finished = seen >= total
-    export_path = None
-    if chief:
+    if chief and (ticks or not _is_exported(run, seen)):
         plot_losses(run / "log.jsonl", run / "losses.png", len(images))
         if finished:
-            export_path = str(export(run, overwrite=True))
+            export(run, overwrite=True)
     if stop.received == signal.SIGTERM:
         notes += ("stopped by SIGTERM",)
     log = callbacks.read_log(run / "log.jsonl")
@@ -312,7 +316,7 @@ def _fit(
         images_per_second=rates[len(rates) // 2] if rates else 0.0,
         seconds=last.get("seconds", 0.0),
         metrics={name: last[name] for name in gan.trackers if name in last},
-        export=export_path,
+        export=str(run / "export") if chief and finished else None,
         rejected=image_set.rejected,
         notes=notes,
     )
@@ -320,8 +324,7 @@ def _fit(
 
 def _recorders(recipe, run, images, total, resumed_from, backup_seconds):
     """Return the callbacks that write into the run, and write the grid of real images."""
-    channels = recipe.channels
-    real_grid = image_grid(np.asarray(images[:SAMPLE_COUNT]))
+    real_grid = image_grid(np.asarray(images[:SAMPLE_COUNT]), gap=GRID_GAP)
     write_png(run / "reals.png", real_grid)
     return [
         callbacks.RunLog(run / "log.jsonl", run / "tensorboard", resumed_from),
@@ -362,32 +365,32 @@ def generate(
     """
     if count < 1:
         raise ValueError(f"-n must be 1 or more, got {count}")
-    if truncation is not None and truncation <= 0:
+    if truncation is not None and not truncation > 0:
         raise ValueError(f"--truncation must be above 0, got {truncation}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed must fit in 64 bits, got {seed}")
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a folder")
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
+    _check_out(out, overwrite)
     generator, card = load_generator(source)
     out.mkdir(parents=True, exist_ok=True)
-    sampler = tf.function(
-        lambda latents: generator(latents, training=False),
-        input_signature=[tf.TensorSpec([None, card["latent_dim"]], tf.float32)],
-    )
+    _remove_generated(out)
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
+    def sample(first, number):
+        latents = indexed_latents(
+            seed, first, number, card["latent_dim"], card["latent_distribution"], truncation
+        )
+        return generator(latents, training=False)
+
     digits = max(6, len(str(count - 1)))
     first_images = []
     manifest = out / "manifest.csv"
-    temporary = out / ".manifest.csv.tmp"
-    with open(temporary, "w", newline="") as file:
+    with _replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "index", "seed", "truncation", "sha256", "model"])
+        writer.writerow(MANIFEST_COLUMNS)
         for first in range(0, count, batch_size):
             number = min(batch_size, count - first)
-            latents = indexed_latents(
-                seed, first, number, card["latent_dim"], card["latent_distribution"], truncation
-            )
-            images = to_uint8(sampler(latents).numpy())
+            images = to_uint8(sample(first, number).numpy())
             for offset, image in enumerate(images):
                 index = first + offset
                 name = f"{index:0{digits}d}.png"
@@ -406,7 +409,6 @@ def generate(
                 first_images.extend(images[: SAMPLE_COUNT - len(first_images)])
             if report:
                 report("generating", first + number, count)
-    os.replace(temporary, manifest)
     if grid:
         write_png(out / "grid.png", image_grid(np.stack(first_images)))
     return {
@@ -417,6 +419,31 @@ def generate(
         "grid": str(out / "grid.png") if grid else None,
         "model": card["model"],
     }
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
+
+
+def _remove_generated(out: Path) -> None:
+    """Remove what an earlier `generate` wrote, so that no folder mixes images of two models."""
+    manifest = out / "manifest.csv"
+    if not manifest.exists():
+        return
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        earlier = list(rows) if rows.fieldnames == MANIFEST_COLUMNS else []
+    for row in earlier:
+        image = out / Path(row["file"]).name
+        # The hash keeps a file that somebody else put under this name.
+        if image.is_file() and content_hash(image.read_bytes()) == row["sha256"]:
+            image.unlink()
+    if earlier:
+        manifest.unlink()
+        (out / "grid.png").unlink(missing_ok=True)
 
 
 def load_generator(source: str | Path) -> tuple[keras.Model, dict]:
@@ -444,8 +471,7 @@ def export(run: str | Path, out: str | Path | None = None, *, overwrite: bool = 
     Raises `ValueError` when the folder exists (unless `overwrite`) or cannot be written.
     """
     out = Path(out) if out else Path(run) / "export"
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
+    _check_out(out, overwrite)
     generator, card = load_generator(run)
 
     def latents(seed, count):
@@ -458,6 +484,45 @@ def export(run: str | Path, out: str | Path | None = None, *, overwrite: bool = 
             f"cannot write the export to {out}: {error.strerror or error}; choose another --out"
         ) from error
     return out
+
+
+def _is_exported(run: Path, images_seen: int) -> bool:
+    card = run / "export" / "card.json"
+    return card.is_file() and json.loads(card.read_text())["images_seen"] == images_seen
+
+
+def figure(runs: list[str], out: str | Path, *, columns: int = 10, seed: int = 0) -> Path:
+    """Write a PNG that shows real images above generated ones, a band for each run.
+
+    Generated images are the first of the seed, and real ones the first of the run's grid; none
+    is chosen by eye.
+    """
+    bands = []
+    for name in runs:
+        run = Path(name)
+        generator, card = load_generator(run)
+        if not (run / "reals.png").is_file():
+            raise ValueError(f"{run} holds no reals.png; a figure compares runs, not exports")
+        latents = indexed_latents(
+            seed, 0, columns, card["latent_dim"], card["latent_distribution"]
+        )
+        fakes = to_uint8(generator(latents, training=False).numpy())
+        label = f"{card['recipe']['name']}, {card['images_seen']:,} images seen"
+        bands.append((label, _first_reals(run, card["recipe"]["image_size"], columns), fakes))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    compare_rows(bands, out)
+    return out
+
+
+def _first_reals(run: Path, image_size: int, count: int) -> np.ndarray:
+    grid = decode((run / "reals.png").read_bytes())
+    per_row = (grid.shape[1] + GRID_GAP) // (image_size + GRID_GAP)
+    starts = [divmod(index, per_row) for index in range(count)]
+    step = image_size + GRID_GAP
+    return np.stack(
+        [grid[row * step :, column * step :][:image_size, :image_size] for row, column in starts]
+    )
 
 
 def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
@@ -486,6 +551,15 @@ def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
         "data": {key: data[key] for key in ("source", "classes", "count", "fingerprint") if key in data},
         "recipe": json.loads(recipe.to_json()),
     }
+
+
+def _check_batch_size(recipe: Recipe, replicas: int) -> None:
+    if recipe.batch_size % replicas:
+        fitting = max(1, recipe.batch_size // replicas) * replicas
+        raise ValueError(
+            f"a batch of {recipe.batch_size} cannot be shared equally by {replicas} devices;"
+            f" pass --batch-size {fitting}"
+        )
 
 
 def _check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
@@ -567,13 +641,16 @@ def _explain_stop(error: Exception, run: Path) -> str:
     )
     if isinstance(error, callbacks.NonFinite):
         return f"{error}. {kept}"
+    if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
+        return f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return f"cannot go on writing to {run}: {reason}. {kept}"
+    return f"training in {run} stopped: {reason}. {kept}"
 
 
 @contextlib.contextmanager
 def _lock(run: Path):
     """Hold the run directory, so that two processes never train in it at once."""
+    fresh = not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
         file = open(run / ".lock", "w")
@@ -589,10 +666,24 @@ def _lock(run: Path):
             pass  # no such locks on this system
         except BlockingIOError:
             raise ValueError(f"another process is training in {run}; wait for it, or choose another --out") from None
-        yield
+        try:
+            yield
+        finally:
+            if fresh and os.listdir(run) == [".lock"]:
+                shutil.rmtree(run)  # a mistyped command leaves nothing behind
 
 
 def _write_text(path: Path, text: str) -> None:
+    with _replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path):
+    """Give a temporary name beside `path`; it takes its place at the end, or is removed."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

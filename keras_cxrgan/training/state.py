@@ -85,8 +85,8 @@ def read_newest(folder: Path) -> tuple[dict | None, list[str]]:
     damaged = []
     for path in saved_states(folder):
         try:
-            with np.load(path) as file:
-                return {name: file[name] for name in file.files}, damaged
+            with open(path, "rb") as file, np.load(file) as arrays:
+                return {name: arrays[name] for name in arrays.files}, damaged
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             damaged.append(f"{path.name} is damaged ({error}) and was passed over")
     return None, damaged

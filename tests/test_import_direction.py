@@ -1,0 +1,75 @@
+"""The rooms and who may enter which: the table in README.md, "Architecture", read off the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "keras_cxrgan"
+HEAVY = {"tensorflow", "keras", "cv2", "matplotlib", "scipy", "tensorflow_datasets"}
+
+# room -> what it may import of the package, and of heavy libraries
+MAY_IMPORT = {
+    "__init__": (set(), set()),
+    "__main__": ({"cli"}, set()),
+    "recipe": (set(), set()),
+    "terminal": (set(), {"tensorflow", "keras"}),
+    "data.anatomy": (set(), set()),
+    "data.phantom": ({"data.anatomy"}, set()),
+    "data.records": (set(), set()),
+    "data.images": (set(), {"cv2"}),
+    "data.prepare": ({"data.records", "data.images"}, set()),
+    "data.batches": (set(), {"tensorflow"}),
+    "models.layers": (set(), {"keras"}),
+    "models.dcgan": ({"models.layers"}, {"keras"}),
+    "training.losses": (set(), {"tensorflow"}),
+    "training.gan": ({"training.losses"}, {"tensorflow", "keras"}),
+    "training.runtime": (set(), {"tensorflow", "keras"}),
+    "training.state": ({"training.gan"}, set()),
+    "training.callbacks": ({"training.state", "data.images"}, {"tensorflow", "keras"}),
+    "training.curves": ({"training.callbacks"}, {"matplotlib"}),
+    "sharing.export": (set(), {"tensorflow", "keras"}),
+    "sharing.figures": ({"data.images"}, {"matplotlib"}),
+    "workflows": (None, None),  # the only place where the rooms meet
+    "cli": ({"", "recipe", "terminal", "workflows", "data.images", "data.phantom"}, set()),
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if not name.endswith(".__init__"):
+            yield name, path
+
+
+def imports(path, name):
+    package = name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(part for part in ("keras_cxrgan", package, base) if part)
+            for alias in node.names:
+                inside = PACKAGE / "/".join([*base.split(".")[1:], alias.name])
+                is_module = base.startswith("keras_cxrgan") and (
+                    inside.with_suffix(".py").exists() or inside.is_dir()
+                )
+                yield f"{base}.{alias.name}" if is_module else base
+
+
+@pytest.mark.parametrize(("name", "path"), [pytest.param(*item, id=item[0]) for item in modules()])
+def test_no_module_imports_against_the_table(name, path):
+    assert name in MAY_IMPORT, f"{name} has no row in the table"
+    own, heavy = MAY_IMPORT[name]
+    for target in imports(path, name):
+        root, _, rest = target.partition(".")
+        if root == "keras_cxrgan" and own is not None:
+            assert rest in own, f"{name} must not import {target}"
+        if root in HEAVY and heavy is not None:
+            assert root in heavy, f"{name} must not import {target}"
+
+
+def test_every_row_of_the_table_is_a_module():
+    assert set(MAY_IMPORT) == {name for name, _ in modules()}
