@@ -276,6 +276,40 @@ def figure(runs, out, columns, seed, verbose):
 
 
 @main.command()
+@click.option("--recipe", "recipe_name", default="default", show_default=True, metavar="NAME|FILE", help="What to measure.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change any recipe field; repeatable.")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps.")
+@click.option("--processes", type=click.IntRange(1), default=3, show_default=True, help="Fresh processes, one after another.")
+@_json_option
+def benchmark(recipe_name, settings, steps, processes, as_json):
+    """Measure images/s and memory of a recipe's training step."""
+    from keras_cxrgan.benchmark import benchmark as run_benchmark
+
+    progress = Progress()
+    recipe = Recipe.load(recipe_name).override(**_settings(settings, {}))
+    results = run_benchmark(recipe, steps=steps, processes=processes, report=progress)
+    progress.end()
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    explained = {
+        "fit": "images/s with fit",
+        "loop": "images/s in a bare loop",
+        "fit_over_loop": "fit / bare loop",
+        "plain_layers": "images/s of plain layers",
+        "fused_over_plain": "fused / plain layers",
+        "peak_mib": "peak memory, MiB",
+    }
+    rows = [
+        (text, "  ".join(f"{result[key]:8.2f}" for result in results))
+        for key, text in explained.items()
+        if key in results[0]
+    ]
+    click.echo(f"\n{recipe.name}: one column a process")
+    click.echo(table(rows))
+
+
+@main.command()
 @click.argument("name", required=False)
 @_json_option
 def recipes(name, as_json):

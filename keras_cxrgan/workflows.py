@@ -155,7 +155,9 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
     return generator, discriminator
 
 
-def build_gan(recipe: Recipe, strategy: tf.distribute.Strategy | None = None) -> GAN:
+def build_gan(
+    recipe: Recipe, strategy: tf.distribute.Strategy | None = None, *, fused: bool = True
+) -> GAN:
     """Return the compiled GAN of a recipe, its variables placed by the strategy.
 
     Example:
@@ -165,7 +167,7 @@ def build_gan(recipe: Recipe, strategy: tf.distribute.Strategy | None = None) ->
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         generator, discriminator = build_networks(
-            recipe, synchronized=strategy.num_replicas_in_sync > 1
+            recipe, synchronized=strategy.num_replicas_in_sync > 1, fused=fused
         )
         gan = GAN(
             generator,
@@ -244,8 +246,13 @@ def train(
         _check_enough(image_set, recipe)
         description = _describe_data(image_set, recipe, data, classes)
         _check_same_data(run, description)
-        gan = build_gan(recipe, strategy)
-        resumed_from, notes = state.load_state(gan, run / "backup")
+        try:
+            gan = build_gan(recipe, strategy)
+            resumed_from, notes = state.load_state(gan, run / "backup")
+            if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+                _check_workers_agree(strategy, recipe, image_set, resumed_from)
+        except tf.errors.OpError as error:
+            raise ValueError(_explain_stop(error, run)) from error
         if chief and resumed_from < recipe.epochs * len(image_set.images):
             _write_text(run / "recipe.json", recipe.to_json())
             _write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
@@ -276,7 +283,7 @@ def _fit(
     if chief:
         watchers += _recorders(recipe, run, images, total, resumed_from, backup_seconds)
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        watchers.append(stop)  # one worker that stops would leave the others waiting
+        watchers.insert(0, stop)  # one worker that stops would leave the others waiting
     if ticks:
         batches = training_batches(
             images, per_step, seed=recipe.seed, start=resumed_from, channels=recipe.channels
@@ -293,7 +300,8 @@ def _fit(
         except (callbacks.NonFinite, OSError, tf.errors.OpError) as error:
             raise ValueError(_explain_stop(error, run)) from error
         finally:
-            stop.restore()
+            if stop in watchers:
+                stop.restore()
     seen = int(gan.images_seen.numpy())
     finished = seen >= total
     if chief and (ticks or not _is_exported(run, seen)):
@@ -349,7 +357,7 @@ def generate(
     grid: bool = False,
     truncation: float | None = None,
     overwrite: bool = False,
-    batch_size: int = 64,
+    batch_size: int = 32,
     report=None,
 ) -> dict:
     """Write `count` generated PNG files and `manifest.csv` into a folder; return a summary.
@@ -375,10 +383,12 @@ def generate(
     out.mkdir(parents=True, exist_ok=True)
     _remove_generated(out)
 
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
-    def sample(first, number):
+    # Whole batches always, also for the last images: the size of a batch decides the order in
+    # which TensorFlow adds, and so the last digit.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+    def sample(first):
         latents = indexed_latents(
-            seed, first, number, card["latent_dim"], card["latent_distribution"], truncation
+            seed, first, batch_size, card["latent_dim"], card["latent_distribution"], truncation
         )
         return generator(latents, training=False)
 
@@ -390,7 +400,7 @@ def generate(
         writer.writerow(MANIFEST_COLUMNS)
         for first in range(0, count, batch_size):
             number = min(batch_size, count - first)
-            images = to_uint8(sample(first, number).numpy())
+            images = to_uint8(sample(first).numpy()[:number])
             for offset, image in enumerate(images):
                 index = first + offset
                 name = f"{index:0{digits}d}.png"
@@ -603,6 +613,23 @@ def _check_enough(image_set: ImageSet, recipe: Recipe) -> None:
         )
 
 
+def _check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_from: int) -> None:
+    """Refuse workers that would go on from different states: their copies never meet again."""
+    ours = {
+        "recipe": recipe.to_json(),
+        "images (--data)": image_set.fingerprint,
+        "saved state (--out)": str(resumed_from),
+    }
+    numbers = [[int(content_hash(text.encode())[:15], 16) for text in ours.values()]]
+    theirs = strategy.gather(strategy.run(lambda: tf.constant(numbers, tf.int64)), axis=0).numpy()
+    different = [name for name, column in zip(ours, theirs.T) if len(set(column)) > 1]
+    if different:
+        raise ValueError(
+            f"the workers differ in {' and '.join(different)}; run the same command with the same"
+            f" images on each, and an --out on a disk that all share (here {resumed_from:,} images seen)"
+        )
+
+
 def _describe_data(image_set: ImageSet, recipe: Recipe, data, classes) -> dict:
     return {
         "source": "phantom" if data is None else str(data),
@@ -643,6 +670,8 @@ def _explain_stop(error: Exception, run: Path) -> str:
         return f"{error}. {kept}"
     if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
         return f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
+    if "Collective ops is aborted" in str(error):
+        return f"another worker of the cluster stopped; its own message says why. {kept}"
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return f"training in {run} stopped: {reason}. {kept}"
 

@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "sharing.export": (set(), {"tensorflow", "keras"}),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
     "workflows": (None, None),  # the only place where the rooms meet
-    "cli": ({"", "recipe", "terminal", "workflows", "data.images", "data.phantom"}, set()),
+    "benchmark": ({"data.batches", "recipe", "workflows"}, {"tensorflow"}),
+    "cli": ({"", "recipe", "terminal", "workflows", "benchmark", "data.images", "data.phantom"}, set()),
 }
 
 

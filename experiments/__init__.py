@@ -1,0 +1,1 @@
+"""One click command an experiment: `python -m experiments.NAME --data ... --out ...`."""
