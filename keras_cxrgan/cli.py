@@ -85,8 +85,8 @@ _verbose_option = click.option(
 @click.option("--devices", default="auto", show_default=True, help="auto, cpu, cpu:2 (two logical devices), gpu, gpu:0,1, or multiworker (TF_CONFIG).")
 @click.option("--deterministic", is_flag=True, help="The same weights bit for bit on the same machine.")
 @click.option("--extend", is_flag=True, help="Train an existing run for longer (with a larger --epochs).")
-@click.option("--worker-timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for the other workers.")
-@click.option("--memory-budget", type=float, default=2.0, show_default=True, help="GiB of prepared images kept in memory; more go to a file in the run.")
+@click.option("--worker-timeout", type=click.FloatRange(1, 86400), default=120.0, show_default=True, help="Seconds to wait for the other workers.")
+@click.option("--memory-budget", type=click.FloatRange(0, 2**20), default=2.0, show_default=True, help="GiB of prepared images kept in memory; more go to a file in the run.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 @_json_option
 @_verbose_option
@@ -108,23 +108,22 @@ def train(
     if dry_run:
         click.echo(recipe.to_json(), nl=False)
         return
-    progress = Progress()
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-    result = workflows.train(
-        recipe,
-        out,
-        data=data,
-        classes=classes,
-        on_bad_file=on_bad_file,
-        devices=devices,
-        deterministic=deterministic,
-        worker_timeout=worker_timeout,
-        extend=extend,
-        memory_budget=int(memory_budget * 2**30),
-        report=progress,
-    )
-    progress.end()
+    with Progress() as progress:
+        result = workflows.train(
+            recipe,
+            out,
+            data=data,
+            classes=classes,
+            on_bad_file=on_bad_file,
+            devices=devices,
+            deterministic=deterministic,
+            worker_timeout=worker_timeout,
+            extend=extend,
+            memory_budget=int(memory_budget * 2**30),
+            report=progress,
+        )
     for note in result.notes:
         click.echo(f"Note: {note}", err=True)
     if result.rejected:
@@ -218,13 +217,12 @@ def generate(source, count, out, seed, grid, truncation, overwrite, as_json, ver
     cxrgan generate runs/default-phantom -n 1000 --out images/
     cxrgan generate exported/ -n 16 --out few/ --seed 7 --grid
     """
-    progress = Progress()
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-    result = workflows.generate(
-        source, out, count, seed=seed, grid=grid, truncation=truncation, overwrite=overwrite, report=progress
-    )
-    progress.end()
+    with Progress() as progress:
+        result = workflows.generate(
+            source, out, count, seed=seed, grid=grid, truncation=truncation, overwrite=overwrite, report=progress
+        )
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
@@ -285,10 +283,9 @@ def benchmark(recipe_name, settings, steps, processes, as_json):
     """Measure images/s and memory of a recipe's training step."""
     from keras_cxrgan.benchmark import benchmark as run_benchmark
 
-    progress = Progress()
     recipe = Recipe.load(recipe_name).override(**_settings(settings, {}))
-    results = run_benchmark(recipe, steps=steps, processes=processes, report=progress)
-    progress.end()
+    with Progress() as progress:
+        results = run_benchmark(recipe, steps=steps, processes=processes, report=progress)
     if as_json:
         click.echo(json.dumps(results, indent=2))
         return
@@ -325,10 +322,10 @@ def recipes(name, as_json):
 
 @main.command()
 @click.argument("out", type=click.Path())
-@click.option("-n", "--count", type=int, default=100, show_default=True, help="Number of images.")
+@click.option("-n", "--count", type=click.IntRange(1), default=100, show_default=True, help="Number of images.")
 @click.option("--image-size", type=int, default=256, show_default=True, help="Pixels, 32 to 2048.")
 @click.option("--class", "labels", multiple=True, default=("normal",), show_default=True, help="normal, pneumonia or covid; repeatable.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
 def phantom(out, count, image_size, labels, seed, overwrite):
     """Write images of the digital chest phantom, a folder a class."""
@@ -338,12 +335,11 @@ def phantom(out, count, image_size, labels, seed, overwrite):
     folder = Path(out)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} already holds files; choose another folder, or pass --overwrite")
-    progress = Progress()
-    for index in range(count):
-        images, names = phantoms(1, image_size, labels=labels, seed=seed, start=index)
-        place = folder / names[0]
-        place.mkdir(parents=True, exist_ok=True)
-        write_png(place / f"{index:05d}.png", images[0])
-        progress("phantom", index + 1, count)
-    progress.end()
+    with Progress() as progress:
+        for index in range(count):
+            images, names = phantoms(1, image_size, labels=labels, seed=seed, start=index)
+            place = folder / names[0]
+            place.mkdir(parents=True, exist_ok=True)
+            write_png(place / f"{index:05d}.png", images[0])
+            progress("phantom", index + 1, count)
     click.echo(table([("images", f"{count:,} in {folder}")]))

@@ -15,7 +15,8 @@ import warnings
 class Progress:
     """One line on stderr that is rewritten in a terminal, and repeated rarely in a file.
 
-    Call it as `progress(stage, done, total, note)`; a new stage ends the line before it.
+    Call it as `progress(stage, done, total, note)`; a new stage ends the line before it, and so
+    does leaving the `with` block, for an error's message too.
     """
 
     def __init__(self, stream=None, quiet: bool = False, file_interval: float = 15.0):
@@ -57,6 +58,12 @@ class Progress:
         else:
             self.stream.write(text + "\n")
         self.stream.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.end()
 
     def end(self) -> None:
         """Leave the line, so that other text starts on a new one."""

@@ -280,7 +280,7 @@ def _fit(
     )
     stop = callbacks.StopOnSignal()
     watchers = [clock, callbacks.StopOnNonFinite(recipe.precision == "mixed_float16")]
-    if chief:
+    if chief and ticks:
         watchers += _recorders(recipe, run, images, total, resumed_from, backup_seconds)
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         watchers.insert(0, stop)  # one worker that stops would leave the others waiting
@@ -342,7 +342,8 @@ def _recorders(recipe, run, images, total, resumed_from, backup_seconds):
             count=SAMPLE_COUNT,
             seed=recipe.seed,
             real_grid=real_grid,
-            tensorboard=run / "tensorboard",
+            # A folder of its own: TensorBoard may follow only the newest file of a folder.
+            tensorboard=run / "tensorboard" / "images",
         ),
         callbacks.Backup(run / "backup", backup_seconds),
     ]
@@ -527,7 +528,11 @@ def figure(runs: list[str], out: str | Path, *, columns: int = 10, seed: int = 0
 
 def _first_reals(run: Path, image_size: int, count: int) -> np.ndarray:
     grid = decode((run / "reals.png").read_bytes())
-    per_row = (grid.shape[1] + GRID_GAP) // (image_size + GRID_GAP)
+    rows, per_row = ((side + GRID_GAP) // (image_size + GRID_GAP) for side in grid.shape)
+    if count > rows * per_row:
+        raise ValueError(
+            f"{run / 'reals.png'} holds {rows * per_row} images; pass --columns {rows * per_row} or less"
+        )
     starts = [divmod(index, per_row) for index in range(count)]
     step = image_size + GRID_GAP
     return np.stack(
@@ -672,8 +677,11 @@ def _explain_stop(error: Exception, run: Path) -> str:
         return f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
     if "Collective ops is aborted" in str(error):
         return f"another worker of the cluster stopped; its own message says why. {kept}"
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return f"training in {run} stopped: {reason}. {kept}"
+    # TensorFlow says where it happened before it says what.
+    where = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
+    lines = [line.strip() for line in str(getattr(error, "strerror", None) or error).splitlines()]
+    reason = next((line for line in lines if line and not line.startswith(where)), type(error).__name__)
+    return f"training in {run} stopped: {reason.rstrip('.')}. {kept}"
 
 
 @contextlib.contextmanager

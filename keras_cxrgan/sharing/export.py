@@ -16,23 +16,27 @@ from typing import Callable
 import keras
 import tensorflow as tf
 
+PARTS = {"saved_model", "generator.keras", "card.json"}
 
-def write_export(
-    folder: Path, generator: keras.Model, latents: Callable, card: dict
-) -> None:
+
+def write_export(folder: Path, generator: keras.Model, latents: Callable, card: dict) -> None:
     """Write the three parts, first under a temporary name; an earlier export is replaced whole.
 
     Args:
         generator: latents (n, latent_dim) -> float32 images (n, S, S, C) in [-1, 1].
         latents: function (seed, n) of tensors -> latents (n, latent_dim), part of `sample`.
 
-    Raises `OSError` when the folder cannot be written.
+    Raises `OSError` when the folder cannot be written, `ValueError` when it holds anything else.
 
     Example, without this package installed:
         >>> sample = tf.saved_model.load("export/saved_model").signatures["sample"]
         >>> images = sample(n=tf.constant(16), seed=tf.constant(0))["images"]  # uint8
     """
     folder = Path(folder)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(name for name in names - PARTS if not name.startswith("."))
+    if others:
+        raise ValueError(f"{folder} holds more than an export ({others[0]}); choose another --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -92,4 +96,6 @@ def read_export(folder: Path) -> tuple[keras.Model, dict]:
         return keras.models.load_model(folder / "generator.keras"), card
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{folder} is no complete export ({reason}); make it again with cxrgan export RUN") from error
+        raise ValueError(
+            f"{folder} is no complete export ({reason}); make it again with cxrgan export RUN"
+        ) from error

@@ -54,12 +54,7 @@ class Clock(keras.callbacks.Callback):
             self.model.stop_training = True
         if self.report:
             note = f"epoch {self.seen / self.images_per_epoch:.1f}"
-            if logs:
-                note += (
-                    f"  D {float(np.mean(logs['discriminator_loss'])):.3f}"
-                    f"  G {float(np.mean(logs['generator_loss'])):.3f}"
-                )
-            self.report(self.seen, self.total, note)
+            self.report(self.seen, self.total, note + ("  " + summarize(logs) if logs else ""))
 
     def on_epoch_end(self, epoch, logs=None):
         began, seen = self.tick
@@ -72,6 +67,20 @@ class Clock(keras.callbacks.Callback):
             logs["images_per_second"] = self.images_per_second
             logs["seconds"] = time.monotonic() - self.began
             logs["seconds_left"] = (self.total - self.seen) / max(self.images_per_second, 1e-9)
+
+
+def summarize(logs: dict) -> str:
+    """Return the numbers of a step as one short text; the two D(G(z)) are before/after D's update."""
+    value = {name: float(np.mean(number)) for name, number in logs.items()}
+    text = f"D {value['discriminator_loss']:.2f}  G {value['generator_loss']:.2f}"
+    if "wasserstein_estimate" in value:
+        text += f"  W {value['wasserstein_estimate']:.2f}"
+    else:
+        before, after = value["fake_score_before"], value["fake_score_after"]
+        text += f"  D(x) {value['real_score']:.2f}  D(G(z)) {before:.2f}/{after:.2f}"
+    if "penalty_gradient_norm" in value:
+        text += f"  |grad| {value['penalty_gradient_norm']:.2f}"
+    return text
 
 
 class StopOnNonFinite(keras.callbacks.Callback):

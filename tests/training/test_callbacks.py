@@ -115,3 +115,14 @@ def test_a_signal_ends_the_run_after_the_step_and_restores_the_handlers(gan, fil
     assert stop.received == signal.SIGTERM
     assert int(gan.images_seen.numpy()) == 8
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_progress_shows_the_line_that_the_papers_print():
+    # Noori 2024 and Davoodi & Lo Giudice print both losses, D(x), and D(G(z)) twice.
+    logs = {
+        "discriminator_loss": 1.2223, "generator_loss": 2.1597, "real_score": 0.6463,
+        "fake_score_before": 0.0906, "fake_score_after": 0.3155,
+    }  # fmt: skip
+    assert callbacks.summarize(logs) == "D 1.22  G 2.16  D(x) 0.65  D(G(z)) 0.09/0.32"
+    wgan = logs | {"wasserstein_estimate": 3.0, "penalty_gradient_norm": 0.97}
+    assert callbacks.summarize(wgan) == "D 1.22  G 2.16  W 3.00  |grad| 0.97"

@@ -1,0 +1,150 @@
+"""An export: what its three parts compute, and that a failed or misplaced one destroys nothing."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_cxrgan.data.images import to_uint8
+from keras_cxrgan.models.dcgan import build_generator
+from keras_cxrgan.sharing.export import read_export, write_export
+from keras_cxrgan.training.gan import indexed_latents
+
+CARD = {"format": 1, "latent_dim": 8}
+
+
+def small_generator(seed=0):
+    keras.utils.set_random_seed(seed)
+    # Wide initial weights: the images use the whole range of grey levels, ends included.
+    generator = build_generator(32, 1, 8, width=4, max_width=16, fused=False, convention="keras")
+    generator.set_weights([3 * weight for weight in generator.get_weights()])
+    return generator
+
+
+def latents(seed, count):
+    return indexed_latents(seed, 0, count, 8)
+
+
+def write(folder, seed=0):
+    write_export(folder, small_generator(seed), latents, CARD)
+    return folder
+
+
+@pytest.fixture
+def exported(tmp_path):
+    return write(tmp_path / "export")
+
+
+def test_saved_model_returns_the_generators_images_as_uint8(exported):
+    signatures = tf.saved_model.load(str(exported / "saved_model")).signatures
+    assert set(signatures) == {"serving_default", "sample"}
+    vectors = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    images = signatures["serving_default"](latents=tf.constant(vectors))["images"].numpy()
+    expected = to_uint8(np.asarray(small_generator()(vectors)))
+    assert images.dtype == np.uint8 and images.shape == (5, 32, 32, 1)
+    assert expected.min() == 0 and expected.max() == 255
+    assert np.abs(images.astype(int) - expected).max() <= 1
+    assert (images == expected).mean() > 0.99
+
+
+def test_sample_takes_any_number_and_fixes_image_i_by_the_seed(exported):
+    sample = tf.saved_model.load(str(exported / "saved_model")).signatures["sample"]
+
+    def images(n, seed):
+        return sample(n=tf.constant(n), seed=tf.constant(seed))["images"].numpy().astype(int)
+
+    few, many, other = images(3, 5), images(9, 5), images(3, 6)
+    expected = to_uint8(np.asarray(small_generator()(latents(5, 9)))).astype(int)
+    assert few.shape == (3, 32, 32, 1) and many.shape == (9, 32, 32, 1)
+    assert np.abs(many[:3] - few).max() <= 1
+    assert np.abs(many - expected).max() <= 1
+    assert np.abs(few - other).max() > 50
+
+
+def test_keras_file_is_the_generator_in_layers_of_keras_alone(exported):
+    generator, card = read_export(exported)
+    assert card == CARD
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    np.testing.assert_allclose(generator(vectors), small_generator()(vectors), atol=1e-6)
+    with zipfile.ZipFile(exported / "generator.keras") as file:
+        assert "keras_cxrgan" not in file.read("config.json").decode()
+
+
+def test_saved_model_names_neither_keras_nor_this_package(exported):
+    graph = (exported / "saved_model" / "saved_model.pb").read_bytes()
+    assert b"keras_cxrgan" not in graph
+    assert b"_tf_keras" not in graph
+
+
+def test_an_earlier_export_is_replaced_whole(exported):
+    before = read_export(exported)[0].get_weights()
+    write(exported, seed=1)
+    after = read_export(exported)[0].get_weights()
+    assert any((a != b).any() for a, b in zip(before, after))
+    assert {path.name for path in exported.iterdir()} == {
+        "saved_model", "generator.keras", "card.json",
+    }  # fmt: skip
+    assert [path.name for path in exported.parent.iterdir()] == ["export"]
+
+
+def test_a_folder_with_other_files_is_never_replaced(exported):
+    (exported / "thesis.tex").write_text("mine")
+    before = (exported / "card.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds more than an export \(thesis.tex\).*--out"):
+        write(exported, seed=1)
+    assert (exported / "thesis.tex").read_text() == "mine"
+    assert (exported / "card.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        tf.errors.ResourceExhaustedError(None, None, "No space left on device"),
+    ],
+    ids=["of Python", "of TensorFlow"],
+)
+def test_a_full_disk_keeps_the_earlier_export_and_leaves_nothing_half_written(
+    exported, monkeypatch, error
+):
+    before = (exported / "generator.keras").read_bytes()
+
+    def save(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(OSError, match="No space"):
+        write(exported, seed=1)
+    assert (exported / "generator.keras").read_bytes() == before
+    assert [path.name for path in exported.parent.iterdir()] == ["export"]
+
+
+def test_a_place_inside_a_file_is_an_os_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "export", tmp_path / "file"):
+        with pytest.raises(OSError):
+            write(place)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("part", ["card.json", "generator.keras"])
+def test_an_export_that_lost_a_part_is_named(exported, part):
+    (exported / part).unlink()
+    with pytest.raises(ValueError, match="is no complete export.*cxrgan export RUN") as error:
+        read_export(exported)
+    assert str(exported) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["card.json", "generator.keras"])
+def test_an_export_with_a_damaged_part_is_named(exported, part):
+    (exported / part).write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="is no complete export"):
+        read_export(exported)
+
+
+def test_the_card_is_readable_json(exported):
+    assert json.loads((exported / "card.json").read_text()) == CARD
