@@ -23,7 +23,9 @@ BATCH_SIZE = 32
 
 @click.command()
 @click.option("--data", type=click.Path(), help="Folder or zip of films.  [default: the phantom]")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/first_look"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/first_look"), show_default=True
+)
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Fraction of the epochs.")
 def main(data, out, scale):
     """Train three recipes and draw real against generated images; resumes where it stopped."""
@@ -35,9 +37,7 @@ def main(data, out, scale):
         from keras_cxrgan.recipe import RECIPES
     results = []
     for name, epochs in EPOCHS.items():
-        recipe = RECIPES[name].override(
-            batch_size=BATCH_SIZE, epochs=max(1, round(scale * epochs))
-        )
+        recipe = RECIPES[name].override(batch_size=BATCH_SIZE, epochs=max(1, round(scale * epochs)))
         result = workflows.train(recipe, out / name, data=data, report=progress)
         progress.end()
         click.echo(f"{name}: {result.state}, {result.images_seen:,} images seen")

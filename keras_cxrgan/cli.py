@@ -71,8 +71,21 @@ _verbose_option = click.option(
     help="Folder or zip of PNG and JPEG films: flat, or a folder a class.  [default: the built-in"
     " chest phantom]",
 )
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Use this class folder only; repeatable.")
-@click.option("--recipe", "recipe_name", default="default", show_default=True, metavar="NAME|FILE", help="A recipe by name (cxrgan recipes) or a JSON file.")
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Use this class folder only; repeatable.",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A recipe by name (cxrgan recipes) or a JSON file.",
+)
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
 @_recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
 @_recipe_option("batch_size", "--batch-size", "Images in one update.")
@@ -80,13 +93,46 @@ _verbose_option = click.option(
 @_recipe_option("fit", "--fit", "How a film becomes square.")
 @_recipe_option("precision", "--precision", "Number format inside the networks.")
 @_recipe_option("seed", "--seed", "Decides initial weights, noise and order of images.")
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change any recipe field; repeatable.")
-@click.option("--on-bad-file", type=click.Choice(["error", "skip"]), default="error", show_default=True, help="What to do about films that cannot be read.")
-@click.option("--devices", default="auto", show_default=True, help="auto, cpu, cpu:2 (two logical devices), gpu, gpu:0,1, or multiworker (TF_CONFIG).")
-@click.option("--deterministic", is_flag=True, help="The same weights bit for bit on the same machine.")
-@click.option("--extend", is_flag=True, help="Train an existing run for longer (with a larger --epochs).")
-@click.option("--worker-timeout", type=click.FloatRange(1, 86400), default=120.0, show_default=True, help="Seconds to wait for the other workers.")
-@click.option("--memory-budget", type=click.FloatRange(0, 2**20), default=2.0, show_default=True, help="GiB of prepared images kept in memory; more go to a file in the run.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change any recipe field; repeatable.",
+)
+@click.option(
+    "--on-bad-file",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do about films that cannot be read.",
+)
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cpu:2 (two logical devices), gpu, gpu:0,1, or multiworker (TF_CONFIG).",
+)
+@click.option(
+    "--deterministic", is_flag=True, help="The same weights bit for bit on the same machine."
+)
+@click.option(
+    "--extend", is_flag=True, help="Train an existing run for longer (with a larger --epochs)."
+)
+@click.option(
+    "--worker-timeout",
+    type=click.FloatRange(1, 86400),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for the other workers.",
+)
+@click.option(
+    "--memory-budget",
+    type=click.FloatRange(0, 2**20),
+    default=2.0,
+    show_default=True,
+    help="GiB of prepared images kept in memory; more go to a file in the run.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 @_json_option
 @_verbose_option
@@ -169,13 +215,25 @@ def _summary(result) -> str:
     rows = [
         ("state", _state(result)),
         ("images", f"{result.images:,}"),
-        ("images seen", f"{result.images_seen:,}  ({result.epochs:.1f} epochs, {result.steps:,} steps)"),
-        ("speed", f"{result.images_per_second:,.1f} images/s  (median; {format_seconds(result.seconds)} in all)"),
+        (
+            "images seen",
+            f"{result.images_seen:,}  ({result.epochs:.1f} epochs, {result.steps:,} steps)",
+        ),
+        (
+            "speed",
+            f"{result.images_per_second:,.1f} images/s  (median; {format_seconds(result.seconds)} in all)",
+        ),
     ]
     if metrics:
         rows += [
-            ("losses", f"discriminator {metrics['discriminator_loss']:.3f}, generator {metrics['generator_loss']:.3f}"),
-            ("scores", f"real {metrics['real_score']:.3f}, fake {metrics['fake_score_before']:.3f} before and {metrics['fake_score_after']:.3f} after the update"),
+            (
+                "losses",
+                f"discriminator {metrics['discriminator_loss']:.3f}, generator {metrics['generator_loss']:.3f}",
+            ),
+            (
+                "scores",
+                f"real {metrics['real_score']:.3f}, fake {metrics['fake_score_before']:.3f} before and {metrics['fake_score_after']:.3f} after the update",
+            ),
         ]
         if "wasserstein_estimate" in metrics:
             rows.append(("Wasserstein", f"{metrics['wasserstein_estimate']:.3f}"))
@@ -183,12 +241,20 @@ def _summary(result) -> str:
         ("real images", str(run / "reals.png")),
         ("samples", str(run / "samples")),
         ("loss curves", str(run / "losses.png")),
-        ("log", f"{run / 'log.jsonl'}  (tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))})"),
+        (
+            "log",
+            f"{run / 'log.jsonl'}  (tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))})",
+        ),
     ]
     if result.export:
         rows += [
             ("generator", result.export),
-            ("next", shlex.join(["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"])),
+            (
+                "next",
+                shlex.join(
+                    ["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"]
+                ),
+            ),
         ]
     return "\n" + table(rows)
 
@@ -203,10 +269,18 @@ def _state(result) -> str:
 @main.command()
 @click.argument("source", type=click.Path())
 @click.option("-n", "--count", type=int, default=64, show_default=True, help="Number of images.")
-@click.option("--out", type=click.Path(), required=True, help="Folder for PNG files and manifest.csv.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Folder for PNG files and manifest.csv."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i."
+)
 @click.option("--grid", is_flag=True, help="Also write grid.png with the first 64 images.")
-@click.option("--truncation", type=float, help="Keep latents within this distance of 0: fewer odd images, less variety.")
+@click.option(
+    "--truncation",
+    type=float,
+    help="Keep latents within this distance of 0: fewer odd images, less variety.",
+)
 @click.option("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
 @_json_option
 @_verbose_option
@@ -221,12 +295,22 @@ def generate(source, count, out, seed, grid, truncation, overwrite, as_json, ver
         from keras_cxrgan import workflows
     with Progress() as progress:
         result = workflows.generate(
-            source, out, count, seed=seed, grid=grid, truncation=truncation, overwrite=overwrite, report=progress
+            source,
+            out,
+            count,
+            seed=seed,
+            grid=grid,
+            truncation=truncation,
+            overwrite=overwrite,
+            report=progress,
         )
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    rows = [("images", f"{result['images']:,} in {result['out']}"), ("manifest", result["manifest"])]
+    rows = [
+        ("images", f"{result['images']:,} in {result['out']}"),
+        ("manifest", result["manifest"]),
+    ]
     rows += [("grid", result["grid"])] if result["grid"] else []
     click.echo("\n" + table(rows))
 
@@ -259,7 +343,9 @@ def export(run, out, overwrite, as_json, verbose):
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path())
 @click.option("--out", type=click.Path(), required=True, help="PNG file.")
-@click.option("--columns", type=click.IntRange(1, 64), default=10, show_default=True, help="Images in a row.")
+@click.option(
+    "--columns", type=click.IntRange(1, 64), default=10, show_default=True, help="Images in a row."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the generated images.")
 @_verbose_option
 def figure(runs, out, columns, seed, verbose):
@@ -270,14 +356,37 @@ def figure(runs, out, columns, seed, verbose):
     """
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-    click.echo(table([("figure", str(workflows.figure(list(runs), out, columns=columns, seed=seed)))]))
+    click.echo(
+        table([("figure", str(workflows.figure(list(runs), out, columns=columns, seed=seed)))])
+    )
 
 
 @main.command()
-@click.option("--recipe", "recipe_name", default="default", show_default=True, metavar="NAME|FILE", help="What to measure.")
-@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Change any recipe field; repeatable.")
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps.")
-@click.option("--processes", type=click.IntRange(1), default=3, show_default=True, help="Fresh processes, one after another.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="What to measure.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change any recipe field; repeatable.",
+)
+@click.option(
+    "--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Fresh processes, one after another.",
+)
 @_json_option
 def benchmark(recipe_name, settings, steps, processes, as_json):
     """Measure images/s and memory of a recipe's training step."""
@@ -314,7 +423,11 @@ def recipes(name, as_json):
     if name:
         click.echo(Recipe.load(name).to_json(), nl=False)
     elif as_json:
-        click.echo(json.dumps({key: dataclasses.asdict(recipe) for key, recipe in RECIPES.items()}, indent=2))
+        click.echo(
+            json.dumps(
+                {key: dataclasses.asdict(recipe) for key, recipe in RECIPES.items()}, indent=2
+            )
+        )
     else:
         click.echo(table([(key, recipe.summary) for key, recipe in RECIPES.items()]))
         click.echo("\ncxrgan recipes NAME shows its fields; cxrgan train --recipe NAME trains it.")
@@ -322,10 +435,26 @@ def recipes(name, as_json):
 
 @main.command()
 @click.argument("out", type=click.Path())
-@click.option("-n", "--count", type=click.IntRange(1), default=100, show_default=True, help="Number of images.")
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Number of images.",
+)
 @click.option("--image-size", type=int, default=256, show_default=True, help="Pixels, 32 to 2048.")
-@click.option("--class", "labels", multiple=True, default=("normal",), show_default=True, help="normal, pneumonia or covid; repeatable.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i.")
+@click.option(
+    "--class",
+    "labels",
+    multiple=True,
+    default=("normal",),
+    show_default=True,
+    help="normal, pneumonia or covid; repeatable.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i."
+)
 @click.option("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
 def phantom(out, count, image_size, labels, seed, overwrite):
     """Write images of the digital chest phantom, a folder a class."""
@@ -334,7 +463,9 @@ def phantom(out, count, image_size, labels, seed, overwrite):
 
     folder = Path(out)
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise ValueError(f"{folder} already holds files; choose another folder, or pass --overwrite")
+        raise ValueError(
+            f"{folder} already holds files; choose another folder, or pass --overwrite"
+        )
     with Progress() as progress:
         for index in range(count):
             images, names = phantoms(1, image_size, labels=labels, seed=seed, start=index)

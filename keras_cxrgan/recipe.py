@@ -31,13 +31,29 @@ CHOICES = {
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
 POSITIVE = (
-    "image_size", "latent_dim", "base_size", "width", "generator_max_width",
-    "discriminator_max_width", "generator_kernel_size",
-    "discriminator_kernel_size", "clahe_tiles", "critic_steps", "generator_learning_rate",
-    "discriminator_learning_rate", "adam_epsilon", "batch_size", "epochs",
+    "image_size",
+    "latent_dim",
+    "base_size",
+    "width",
+    "generator_max_width",
+    "discriminator_max_width",
+    "generator_kernel_size",
+    "discriminator_kernel_size",
+    "clahe_tiles",
+    "critic_steps",
+    "generator_learning_rate",
+    "discriminator_learning_rate",
+    "adam_epsilon",
+    "batch_size",
+    "epochs",
 )
 NOT_NEGATIVE = (
-    "clahe_clip_limit", "clahe_size", "penalty_weight", "ema_half_life", "sample_interval", "seed",
+    "clahe_clip_limit",
+    "clahe_size",
+    "penalty_weight",
+    "ema_half_life",
+    "sample_interval",
+    "seed",
 )
 FRACTIONS = ("label_smoothing", "beta_1", "beta_2")
 
@@ -90,7 +106,9 @@ class Recipe:
     adam_epsilon: float = 1e-8
     batch_size: int = 32  # images in one update, over all replicas
     epochs: int = 120  # passes over the training images
-    ema_half_life: int = 2000  # images after which a weight counts half in the average; 0 = no average
+    ema_half_life: int = (
+        2000  # images after which a weight counts half in the average; 0 = no average
+    )
     precision: str = "float32"  # penalties and outputs are float32 whatever this says
     seed: int = 0
 
@@ -108,7 +126,9 @@ class Recipe:
             raise ValueError("\n".join(wrong))
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                wrong.append(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                wrong.append(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
         for name in POSITIVE:
             if not getattr(self, name) > 0:
                 wrong.append(f"{name} must be above 0, got {getattr(self, name)}")

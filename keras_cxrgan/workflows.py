@@ -18,11 +18,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import platform
-import shutil
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_cxrgan
+from keras_cxrgan import runs
 from keras_cxrgan.data import phantom
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import decode, encode_png, image_grid, to_uint8, write_png
@@ -231,9 +228,9 @@ def train(
         devices, seed=recipe.seed, deterministic=deterministic, worker_timeout=worker_timeout
     )
     chief = runtime.is_chief(strategy)
-    _check_batch_size(recipe, strategy.num_replicas_in_sync)
-    _check_same_recipe(run, recipe, extend)
-    with _lock(run) if chief else contextlib.nullcontext():
+    runs.check_batch_size(recipe, strategy.num_replicas_in_sync)
+    runs.check_same_recipe(run, recipe, extend)
+    with runs.lock(run) if chief else contextlib.nullcontext():
         image_set = load_images(
             data,
             recipe,
@@ -243,22 +240,33 @@ def train(
             memory_budget=memory_budget,
             report=report if chief else None,
         )
-        _check_enough(image_set, recipe)
-        description = _describe_data(image_set, recipe, data, classes)
-        _check_same_data(run, description)
+        runs.check_enough(image_set, recipe)
+        description = runs.describe_data(image_set, recipe, data, classes)
+        runs.check_same_data(run, description)
         try:
             gan = build_gan(recipe, strategy)
             resumed_from, notes = state.load_state(gan, run / "backup")
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-                _check_workers_agree(strategy, recipe, image_set, resumed_from)
+                runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
         except tf.errors.OpError as error:
-            raise ValueError(_explain_stop(error, run)) from error
+            raise ValueError(runs.explain_stop(error, run)) from error
         if chief and resumed_from < recipe.epochs * len(image_set.images):
-            _write_text(run / "recipe.json", recipe.to_json())
-            _write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
-            _write_text(run / "environment.json", json.dumps(_environment(strategy), indent=2) + "\n")
+            runs.write_text(run / "recipe.json", recipe.to_json())
+            runs.write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
+            runs.write_text(
+                run / "environment.json", json.dumps(runs.environment(strategy), indent=2) + "\n"
+            )
         return _fit(
-            gan, recipe, run, image_set, chief, strategy, resumed_from, tuple(notes), backup_seconds, report
+            gan,
+            recipe,
+            run,
+            image_set,
+            chief,
+            strategy,
+            resumed_from,
+            tuple(notes),
+            backup_seconds,
+            report,
         )
 
 
@@ -275,7 +283,9 @@ def _fit(
     clock = callbacks.Clock(
         total,
         len(images),
-        (lambda done, total, note: report("training", done, total, note)) if report and chief else None,
+        (lambda done, total, note: report("training", done, total, note))
+        if report and chief
+        else None,
         seconds=earlier[-1]["seconds"] if earlier else 0.0,
     )
     stop = callbacks.StopOnSignal()
@@ -298,7 +308,7 @@ def _fit(
                 callbacks=watchers,
             )
         except (callbacks.NonFinite, OSError, tf.errors.OpError) as error:
-            raise ValueError(_explain_stop(error, run)) from error
+            raise ValueError(runs.explain_stop(error, run)) from error
         finally:
             if stop in watchers:
                 stop.restore()
@@ -396,7 +406,7 @@ def generate(
     digits = max(6, len(str(count - 1)))
     first_images = []
     manifest = out / "manifest.csv"
-    with _replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
+    with runs.replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(MANIFEST_COLUMNS)
         for first in range(0, count, batch_size):
@@ -502,21 +512,19 @@ def _is_exported(run: Path, images_seen: int) -> bool:
     return card.is_file() and json.loads(card.read_text())["images_seen"] == images_seen
 
 
-def figure(runs: list[str], out: str | Path, *, columns: int = 10, seed: int = 0) -> Path:
+def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 0) -> Path:
     """Write a PNG that shows real images above generated ones, a band for each run.
 
     Generated images are the first of the seed, and real ones the first of the run's grid; none
     is chosen by eye.
     """
     bands = []
-    for name in runs:
+    for name in names:
         run = Path(name)
         generator, card = load_generator(run)
         if not (run / "reals.png").is_file():
             raise ValueError(f"{run} holds no reals.png; a figure compares runs, not exports")
-        latents = indexed_latents(
-            seed, 0, columns, card["latent_dim"], card["latent_distribution"]
-        )
+        latents = indexed_latents(seed, 0, columns, card["latent_dim"], card["latent_distribution"])
         fakes = to_uint8(generator(latents, training=False).numpy())
         label = f"{card['recipe']['name']}, {card['images_seen']:,} images seen"
         bands.append((label, _first_reals(run, card["recipe"]["image_size"], columns), fakes))
@@ -563,164 +571,8 @@ def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
             "serving_default": "latents (n, latent_dim) float32 -> images",
             "sample": "n int32, seed int32 -> images; image i is fixed by (seed, i)",
         },
-        "data": {key: data[key] for key in ("source", "classes", "count", "fingerprint") if key in data},
+        "data": {
+            key: data[key] for key in ("source", "classes", "count", "fingerprint") if key in data
+        },
         "recipe": json.loads(recipe.to_json()),
     }
-
-
-def _check_batch_size(recipe: Recipe, replicas: int) -> None:
-    if recipe.batch_size % replicas:
-        fitting = max(1, recipe.batch_size // replicas) * replicas
-        raise ValueError(
-            f"a batch of {recipe.batch_size} cannot be shared equally by {replicas} devices;"
-            f" pass --batch-size {fitting}"
-        )
-
-
-def _check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
-    path = run / "recipe.json"
-    if not path.exists():
-        if run.exists() and not run.is_dir():
-            raise ValueError(f"--out {run} is a file; name a folder")
-        return
-    theirs = Recipe.from_json(path.read_text())
-    changed = recipe.difference(theirs)
-    if extend:
-        changed.pop("epochs", None)
-    if changed:
-        lines = "\n".join(f"  {name}: {old} in the run, {new} now" for name, (new, old) in changed.items())
-        longer = "; --extend trains it for longer" if "epochs" in changed else ""
-        raise ValueError(
-            f"{run} belongs to a run with another recipe:\n{lines}\n"
-            f"Choose another --out, or give the run's own settings to go on{longer}."
-        )
-
-
-def _check_same_data(run: Path, description: dict) -> None:
-    path = run / "data.json"
-    if not path.exists():
-        return
-    theirs = json.loads(path.read_text())
-    if theirs["fingerprint"] != description["fingerprint"]:
-        raise ValueError(
-            f"{run} was trained on other images ({theirs['count']} from {theirs['source']}; now"
-            f" {description['count']} from {description['source']}). Give the same --data to go on,"
-            " or choose another --out."
-        )
-
-
-def _check_enough(image_set: ImageSet, recipe: Recipe) -> None:
-    count = len(image_set.images)
-    if count < recipe.batch_size:
-        raise ValueError(
-            f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
-            f" --batch-size {count} or less"
-        )
-
-
-def _check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_from: int) -> None:
-    """Refuse workers that would go on from different states: their copies never meet again."""
-    ours = {
-        "recipe": recipe.to_json(),
-        "images (--data)": image_set.fingerprint,
-        "saved state (--out)": str(resumed_from),
-    }
-    numbers = [[int(content_hash(text.encode())[:15], 16) for text in ours.values()]]
-    theirs = strategy.gather(strategy.run(lambda: tf.constant(numbers, tf.int64)), axis=0).numpy()
-    different = [name for name, column in zip(ours, theirs.T) if len(set(column)) > 1]
-    if different:
-        raise ValueError(
-            f"the workers differ in {' and '.join(different)}; run the same command with the same"
-            f" images on each, and an --out on a disk that all share (here {resumed_from:,} images seen)"
-        )
-
-
-def _describe_data(image_set: ImageSet, recipe: Recipe, data, classes) -> dict:
-    return {
-        "source": "phantom" if data is None else str(data),
-        "classes": list(classes),
-        "count": len(image_set.images),
-        "fingerprint": image_set.fingerprint,
-        "rejected": [list(item) for item in image_set.rejected],
-        "images": [
-            [record.name, digest] for record, digest in zip(image_set.records, image_set.hashes)
-        ],
-    }
-
-
-def _environment(strategy) -> dict:
-    return {
-        "keras_cxrgan": keras_cxrgan.__version__,
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "strategy": type(strategy).__name__,
-        "replicas": strategy.num_replicas_in_sync,
-        "devices": [device.name for device in tf.config.list_logical_devices()],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _explain_stop(error: Exception, run: Path) -> str:
-    saved = state.saved_states(run / "backup")
-    kept = (
-        f"The newest complete backup holds {int(saved[0].stem):,} images seen; the same command"
-        " goes on from there."
-        if saved
-        else "There was no backup yet."
-    )
-    if isinstance(error, callbacks.NonFinite):
-        return f"{error}. {kept}"
-    if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
-        return f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
-    if "Collective ops is aborted" in str(error):
-        return f"another worker of the cluster stopped; its own message says why. {kept}"
-    # TensorFlow says where it happened before it says what.
-    where = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
-    lines = [line.strip() for line in str(getattr(error, "strerror", None) or error).splitlines()]
-    reason = next((line for line in lines if line and not line.startswith(where)), type(error).__name__)
-    return f"training in {run} stopped: {reason.rstrip('.')}. {kept}"
-
-
-@contextlib.contextmanager
-def _lock(run: Path):
-    """Hold the run directory, so that two processes never train in it at once."""
-    fresh = not run.exists()
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file = open(run / ".lock", "w")
-    except OSError as error:
-        raise ValueError(f"cannot write to --out {run}: {error.strerror}") from error
-    with file:
-        try:
-            import fcntl
-
-            # The kernel drops the lock with the process, so a killed run leaves none behind.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass  # no such locks on this system
-        except BlockingIOError:
-            raise ValueError(f"another process is training in {run}; wait for it, or choose another --out") from None
-        try:
-            yield
-        finally:
-            if fresh and os.listdir(run) == [".lock"]:
-                shutil.rmtree(run)  # a mistyped command leaves nothing behind
-
-
-def _write_text(path: Path, text: str) -> None:
-    with _replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path):
-    """Give a temporary name beside `path`; it takes its place at the end, or is removed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -30,6 +30,10 @@ MAY_IMPORT = {
     "training.curves": ({"training.callbacks"}, {"matplotlib"}),
     "sharing.export": (set(), {"tensorflow", "keras"}),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
+    "runs": (
+        {"", "recipe", "data.prepare", "data.records", "training.callbacks", "training.state"},
+        {"tensorflow", "keras"},
+    ),
     "workflows": (None, None),  # the only place where the rooms meet
     "benchmark": ({"data.batches", "recipe", "workflows"}, {"tensorflow"}),
     "cli": ({"", "recipe", "terminal", "workflows", "benchmark", "data.images", "data.phantom"}, set()),

@@ -212,9 +212,7 @@ def _sample_vessels(rng, width: float, carina: float, dome: float, build: float)
     return np.concatenate(segments)
 
 
-def _sample_bones(
-    rng, shoulder: float, arm_angle: float, build: float, wall: float
-) -> np.ndarray:
+def _sample_bones(rng, shoulder: float, arm_angle: float, build: float, wall: float) -> np.ndarray:
     """Clavicles, the borders of the scapulae, and the humeri."""
     parts = []
     slope = rng.normal(0.16, 0.07)

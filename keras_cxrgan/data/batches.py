@@ -47,7 +47,9 @@ def training_batches(
     order = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max).flat_map(one_pass)
     batches = order.skip(start % count).batch(batch_size, drop_remainder=True)
     return (
-        batches.map(_reader(images, channels), num_parallel_calls=2).prefetch(2).with_options(options)
+        batches.map(_reader(images, channels), num_parallel_calls=2)
+        .prefetch(2)
+        .with_options(options)
     )
 
 

@@ -1,8 +1,8 @@
 """A generator as files that outlive this package.
 
-    saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
-    generator.keras  a Keras model of standard layers
-    card.json        recipe, data fingerprint, image contract
+saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
+generator.keras  a Keras model of standard layers
+card.json        recipe, data fingerprint, image contract
 """
 
 from __future__ import annotations

@@ -18,7 +18,11 @@ DEVICES_HELP = "auto, cpu, cpu:2, gpu, gpu:0,1 or multiworker"
 
 
 def start(
-    devices: str = "auto", *, seed: int = 0, deterministic: bool = False, worker_timeout: float = 120
+    devices: str = "auto",
+    *,
+    seed: int = 0,
+    deterministic: bool = False,
+    worker_timeout: float = 120,
 ) -> tf.distribute.Strategy:
     """Choose the devices, seed everything and return the strategy to train under.
 
@@ -95,16 +99,18 @@ def _cpu_strategy(numbers) -> tf.distribute.Strategy:
 
 def read_cluster(text: str | None) -> tuple[list[str], int]:
     """Return (addresses of all workers, index of this one) from TF_CONFIG's text."""
-    example = (
-        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
-    )
+    example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
     if not text:
-        raise ValueError(f"--devices multiworker needs TF_CONFIG in the environment, like {example}")
+        raise ValueError(
+            f"--devices multiworker needs TF_CONFIG in the environment, like {example}"
+        )
     try:
         config = json.loads(text)
         workers = config["cluster"]["worker"]
         task, index = config["task"]["type"], config["task"]["index"]
-        addresses = [(worker.rsplit(":", 1)[0], int(worker.rsplit(":", 1)[1])) for worker in workers]
+        addresses = [
+            (worker.rsplit(":", 1)[0], int(worker.rsplit(":", 1)[1])) for worker in workers
+        ]
     except json.JSONDecodeError as error:
         raise ValueError(f"TF_CONFIG is no JSON ({error}); it must be like {example}") from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -126,7 +132,11 @@ def _multiworker(timeout: float) -> tf.distribute.Strategy:
         # the process is the only bounded way out. Nothing has been written yet.
         if done.wait(timeout):
             return
-        silent = [worker for other, worker in enumerate(workers) if other != index and not _answers(worker)]
+        silent = [
+            worker
+            for other, worker in enumerate(workers)
+            if other != index and not _answers(worker)
+        ]
         sys.stderr.write(
             f"Error: waited {timeout:.0f} s for the cluster in TF_CONFIG; no answer from"
             f" {', '.join(silent) or 'all workers at once'}. Start the same command there, or correct"

@@ -1,0 +1,187 @@
+"""The run directory: what is written of a run beside its pictures, and what guards it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_cxrgan
+from keras_cxrgan.data.prepare import ImageSet
+from keras_cxrgan.data.records import content_hash
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.training import callbacks, state
+
+
+def check_batch_size(recipe: Recipe, replicas: int) -> None:
+    if recipe.batch_size % replicas:
+        fitting = max(1, recipe.batch_size // replicas) * replicas
+        raise ValueError(
+            f"a batch of {recipe.batch_size} cannot be shared equally by {replicas} devices;"
+            f" pass --batch-size {fitting}"
+        )
+
+
+def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
+    path = run / "recipe.json"
+    if not path.exists():
+        if run.exists() and not run.is_dir():
+            raise ValueError(f"--out {run} is a file; name a folder")
+        return
+    theirs = Recipe.from_json(path.read_text())
+    changed = recipe.difference(theirs)
+    if extend:
+        changed.pop("epochs", None)
+    if changed:
+        lines = "\n".join(
+            f"  {name}: {old} in the run, {new} now" for name, (new, old) in changed.items()
+        )
+        longer = "; --extend trains it for longer" if "epochs" in changed else ""
+        raise ValueError(
+            f"{run} belongs to a run with another recipe:\n{lines}\n"
+            f"Choose another --out, or give the run's own settings to go on{longer}."
+        )
+
+
+def check_same_data(run: Path, description: dict) -> None:
+    path = run / "data.json"
+    if not path.exists():
+        return
+    theirs = json.loads(path.read_text())
+    if theirs["fingerprint"] != description["fingerprint"]:
+        raise ValueError(
+            f"{run} was trained on other images ({theirs['count']} from {theirs['source']}; now"
+            f" {description['count']} from {description['source']}). Give the same --data to go on,"
+            " or choose another --out."
+        )
+
+
+def check_enough(image_set: ImageSet, recipe: Recipe) -> None:
+    count = len(image_set.images)
+    if count < recipe.batch_size:
+        raise ValueError(
+            f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
+            f" --batch-size {count} or less"
+        )
+
+
+def check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_from: int) -> None:
+    """Refuse workers that would go on from different states: their copies never meet again."""
+    ours = {
+        "recipe": recipe.to_json(),
+        "images (--data)": image_set.fingerprint,
+        "saved state (--out)": str(resumed_from),
+    }
+    numbers = [[int(content_hash(text.encode())[:15], 16) for text in ours.values()]]
+    theirs = strategy.gather(strategy.run(lambda: tf.constant(numbers, tf.int64)), axis=0).numpy()
+    different = [name for name, column in zip(ours, theirs.T) if len(set(column)) > 1]
+    if different:
+        raise ValueError(
+            f"the workers differ in {' and '.join(different)}; run the same command with the same"
+            f" images on each, and an --out on a disk that all share (here {resumed_from:,} images seen)"
+        )
+
+
+def describe_data(image_set: ImageSet, recipe: Recipe, data, classes) -> dict:
+    return {
+        "source": "phantom" if data is None else str(data),
+        "classes": list(classes),
+        "count": len(image_set.images),
+        "fingerprint": image_set.fingerprint,
+        "rejected": [list(item) for item in image_set.rejected],
+        "images": [
+            [record.name, digest] for record, digest in zip(image_set.records, image_set.hashes)
+        ],
+    }
+
+
+def environment(strategy) -> dict:
+    return {
+        "keras_cxrgan": keras_cxrgan.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "strategy": type(strategy).__name__,
+        "replicas": strategy.num_replicas_in_sync,
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def explain_stop(error: Exception, run: Path) -> str:
+    saved = state.saved_states(run / "backup")
+    kept = (
+        f"The newest complete backup holds {int(saved[0].stem):,} images seen; the same command"
+        " goes on from there."
+        if saved
+        else "There was no backup yet."
+    )
+    if isinstance(error, callbacks.NonFinite):
+        return f"{error}. {kept}"
+    if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
+        return (
+            f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
+        )
+    if "Collective ops is aborted" in str(error):
+        return f"another worker of the cluster stopped; its own message says why. {kept}"
+    # TensorFlow says where it happened before it says what.
+    where = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
+    lines = [line.strip() for line in str(getattr(error, "strerror", None) or error).splitlines()]
+    reason = next(
+        (line for line in lines if line and not line.startswith(where)), type(error).__name__
+    )
+    return f"training in {run} stopped: {reason.rstrip('.')}. {kept}"
+
+
+@contextlib.contextmanager
+def lock(run: Path):
+    """Hold the run directory, so that two processes never train in it at once."""
+    fresh = not run.exists()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / ".lock", "w")
+    except OSError as error:
+        raise ValueError(f"cannot write to --out {run}: {error.strerror}") from error
+    with file:
+        try:
+            import fcntl
+
+            # The kernel drops the lock with the process, so a killed run leaves none behind.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass  # no such locks on this system
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {run}; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            if fresh and os.listdir(run) == [".lock"]:
+                shutil.rmtree(run)  # a mistyped command leaves nothing behind
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """Give a temporary name beside `path`; it takes its place at the end, or is removed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
