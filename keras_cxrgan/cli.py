@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from keras_cxrgan import __version__
 from keras_cxrgan.recipe import CHOICES, RECIPES, Recipe
-from keras_cxrgan.terminal import Progress, format_seconds, quiet_tensorflow, table
+from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, table
 
 
 class Command(click.Command):
@@ -58,6 +57,24 @@ def _recipe_option(field: str, flag: str, help: str):
     )
 
 
+_recipe_name_option = click.option(
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A recipe by name (cxrgan recipes) or a JSON file.",
+)
+_set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change any recipe field; repeatable.",
+)
+_overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Write into a folder that already holds files."
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show the messages of TensorFlow too."
@@ -78,28 +95,16 @@ _verbose_option = click.option(
     metavar="NAME",
     help="Use this class folder only; repeatable.",
 )
-@click.option(
-    "--recipe",
-    "recipe_name",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="A recipe by name (cxrgan recipes) or a JSON file.",
-)
+@_recipe_name_option
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
 @_recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
 @_recipe_option("batch_size", "--batch-size", "Images in one update.")
 @_recipe_option("epochs", "--epochs", "Passes over the images.")
 @_recipe_option("fit", "--fit", "How a film becomes square.")
+@_recipe_option("clahe_clip_limit", "--clahe", "CLAHE clip limit; 2 is usual, 0 is none.")
 @_recipe_option("precision", "--precision", "Number format inside the networks.")
 @_recipe_option("seed", "--seed", "Decides initial weights, noise and order of images.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change any recipe field; repeatable.",
-)
+@_set_option
 @click.option(
     "--on-bad-file",
     type=click.Choice(["error", "skip"]),
@@ -179,7 +184,7 @@ def train(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
-        click.echo(_summary(result))
+        click.echo(summarize_run(result))
     if result.state == "stopped":
         click.echo("Stopped. The same command goes on from here.", err=True)
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))
@@ -209,63 +214,6 @@ def _data_name(data, classes) -> str:
     return "-".join([Path(data).resolve().stem, *classes])
 
 
-def _summary(result) -> str:
-    metrics = result.metrics
-    run = Path(result.run)
-    rows = [
-        ("state", _state(result)),
-        ("images", f"{result.images:,}"),
-        (
-            "images seen",
-            f"{result.images_seen:,}  ({result.epochs:.1f} epochs, {result.steps:,} steps)",
-        ),
-        (
-            "speed",
-            f"{result.images_per_second:,.1f} images/s  (median; {format_seconds(result.seconds)} in all)",
-        ),
-    ]
-    if metrics:
-        rows += [
-            (
-                "losses",
-                f"discriminator {metrics['discriminator_loss']:.3f}, generator {metrics['generator_loss']:.3f}",
-            ),
-            (
-                "scores",
-                f"real {metrics['real_score']:.3f}, fake {metrics['fake_score_before']:.3f} before and {metrics['fake_score_after']:.3f} after the update",
-            ),
-        ]
-        if "wasserstein_estimate" in metrics:
-            rows.append(("Wasserstein", f"{metrics['wasserstein_estimate']:.3f}"))
-    rows += [
-        ("real images", str(run / "reals.png")),
-        ("samples", str(run / "samples")),
-        ("loss curves", str(run / "losses.png")),
-        (
-            "log",
-            f"{run / 'log.jsonl'}  (tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))})",
-        ),
-    ]
-    if result.export:
-        rows += [
-            ("generator", result.export),
-            (
-                "next",
-                shlex.join(
-                    ["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"]
-                ),
-            ),
-        ]
-    return "\n" + table(rows)
-
-
-def _state(result) -> str:
-    if result.state == "complete":
-        return "was finished already; nothing to do (--extend --epochs N trains longer)"
-    resumed = f", resumed from {result.resumed_from:,} images" if result.resumed_from else ""
-    return result.state + resumed
-
-
 @main.command()
 @click.argument("source", type=click.Path())
 @click.option("-n", "--count", type=int, default=64, show_default=True, help="Number of images.")
@@ -281,7 +229,7 @@ def _state(result) -> str:
     type=float,
     help="Keep latents within this distance of 0: fewer odd images, less variety.",
 )
-@click.option("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
+@_overwrite_option
 @_json_option
 @_verbose_option
 def generate(source, count, out, seed, grid, truncation, overwrite, as_json, verbose):
@@ -362,21 +310,8 @@ def figure(runs, out, columns, seed, verbose):
 
 
 @main.command()
-@click.option(
-    "--recipe",
-    "recipe_name",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="What to measure.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Change any recipe field; repeatable.",
-)
+@_recipe_name_option
+@_set_option
 @click.option(
     "--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps."
 )
@@ -455,7 +390,7 @@ def recipes(name, as_json):
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i."
 )
-@click.option("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
+@_overwrite_option
 def phantom(out, count, image_size, labels, seed, overwrite):
     """Write images of the digital chest phantom, a folder a class."""
     from keras_cxrgan.data.images import write_png

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 import warnings
+from pathlib import Path
 
 
 class Progress:
@@ -92,6 +94,64 @@ def table(rows: list[tuple[str, str]]) -> str:
     """Return two aligned columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def summarize_run(result) -> str:
+    """Return the table that ends `cxrgan train`, from a `RunResult`."""
+    metrics = result.metrics
+    run = Path(result.run)
+    rows = [
+        ("state", _state(result)),
+        ("images", f"{result.images:,}"),
+        (
+            "images seen",
+            f"{result.images_seen:,}  ({result.epochs:.1f} epochs, {result.steps:,} steps)",
+        ),
+        (
+            "speed",
+            f"{result.images_per_second:,.1f} images/s  (median; {format_seconds(result.seconds)} in all)",
+        ),
+    ]
+    if metrics:
+        rows += [
+            (
+                "losses",
+                f"discriminator {metrics['discriminator_loss']:.3f}, generator {metrics['generator_loss']:.3f}",
+            ),
+            (
+                "scores",
+                f"real {metrics['real_score']:.3f}, fake {metrics['fake_score_before']:.3f} before and {metrics['fake_score_after']:.3f} after the update",
+            ),
+        ]
+        if "wasserstein_estimate" in metrics:
+            rows.append(("Wasserstein", f"{metrics['wasserstein_estimate']:.3f}"))
+    rows += [
+        ("real images", str(run / "reals.png")),
+        ("samples", str(run / "samples")),
+        ("loss curves", str(run / "losses.png")),
+        (
+            "log",
+            f"{run / 'log.jsonl'}  (tensorboard --logdir {shlex.quote(str(run / 'tensorboard'))})",
+        ),
+    ]
+    if result.export:
+        rows += [
+            ("generator", result.export),
+            (
+                "next",
+                shlex.join(
+                    ["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"]
+                ),
+            ),
+        ]
+    return "\n" + table(rows)
+
+
+def _state(result) -> str:
+    if result.state == "complete":
+        return "was finished already; nothing to do (--extend --epochs N trains longer)"
+    resumed = f", resumed from {result.resumed_from:,} images" if result.resumed_from else ""
+    return result.state + resumed
 
 
 @contextlib.contextmanager
