@@ -40,7 +40,7 @@ def no_training(monkeypatch):
     def build_gan(*arguments, **options):
         raise AssertionError("the networks were built")
 
-    monkeypatch.setattr(workflows, "build_gan", build_gan)
+    monkeypatch.setattr(workflows.running, "build_gan", build_gan)
 
 
 @pytest.fixture

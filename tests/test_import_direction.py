@@ -34,7 +34,10 @@ MAY_IMPORT = {
         {"", "recipe", "data.prepare", "data.records", "training.callbacks", "training.state"},
         {"tensorflow", "keras"},
     ),
-    "workflows": (None, None),  # the only place where the rooms meet
+    # The only place where the rooms meet.
+    "workflows.assembly": (None, None),
+    "workflows.producing": (None, None),
+    "workflows.running": (None, None),
     "benchmark": ({"data.batches", "recipe", "workflows"}, {"tensorflow"}),
     "cli": ({"", "recipe", "terminal", "workflows", "benchmark", "data.images", "data.phantom"}, set()),
 }

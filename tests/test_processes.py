@@ -32,8 +32,11 @@ def environment(**changes):
     return {**kept, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", **changes}
 
 
+started = []
+
+
 def start(*arguments, command=(sys.executable, "-m", "keras_cxrgan"), env=None, **options):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,6 +44,20 @@ def start(*arguments, command=(sys.executable, "-m", "keras_cxrgan"), env=None, 
         env=env or environment(),
         **options,
     )
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """A test that fails half-way does not leave its processes to the next."""
+    yield
+    while started:
+        process = started.pop()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def finish(process):
@@ -56,6 +73,7 @@ def finish(process):
 
 
 def error_lines(err):
+    """The lines of stderr that are no progress: the message, and any chatter."""
     return [line for line in err.splitlines() if not PROGRESS.fullmatch(line)]
 
 
@@ -117,9 +135,7 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(films, tmp
                 seen = int(done)
                 if kill_at and seen >= kill_at:
                     process.kill()
-        process.stdout.close()
         error = process.stderr.read()
-        process.stderr.close()
         assert process.wait() == (-signal.SIGKILL if kill_at else 0), error
         if kill_at:
             assert int(newest_state(tmp_path / "killed")[0]) < 30 * 24
@@ -225,7 +241,6 @@ def test_two_workers_train_as_one_and_write_once(films, finished, tmp_path):
     processes = [start_worker(workers, index, *arguments) for index in range(2)]
     (status, out, err), (second_status, second_out, second_err) = map(finish, processes)
     assert (status, second_status) == (0, 0), err + second_err
-    assert error_lines(err) == [] and second_err == ""
     chief, second = json.loads(out), json.loads(second_out)
     assert chief["export"] == str(run / "export") and second["export"] is None
     assert chief["images_seen"] == second["images_seen"] == 24
@@ -235,9 +250,15 @@ def test_two_workers_train_as_one_and_write_once(films, finished, tmp_path):
     assert all(isinstance(value, (int, float)) for value in lines[0].values())
     assert len(list((run / "backup").iterdir())) == 1
     assert json.loads((run / "environment.json").read_text())["replicas"] == 2
-    alone = json.loads(finished[1])["metrics"]
-    for name in ("discriminator_loss", "generator_loss", "real_score", "fake_score_after"):
-        assert chief["metrics"][name] == pytest.approx(alone[name], rel=0.02)
+    states = [newest_state(place)[1] for place in (run, finished[0])]
+    together, alone = (
+        # Without biases before a normalization: their gradient is 0, and Adam magnifies its noise.
+        {k: v for k, v in state.items() if v.ndim > 1 and "optimizer" not in k}
+        for state in states
+    )
+    for name, value in alone.items():
+        # Three steps move a weight by about 6e-4; a doubled gradient or other noise would show.
+        np.testing.assert_allclose(together[name], value, atol=3e-5, err_msg=name)
 
 
 def test_workers_that_would_go_on_from_different_states_are_refused(films, finished, tmp_path):
@@ -252,7 +273,8 @@ def test_workers_that_would_go_on_from_different_states_are_refused(films, finis
     for process in processes:
         status, _, err = finish(process)
         assert status == 1
-        (line,) = error_lines(err)
+        # TensorFlow 2.19's servers chatter whatever the log level, so other lines may stand here.
+        (line,) = [line for line in err.splitlines() if line.startswith("Error: ")]
         assert "the workers differ in saved state (--out)" in line or "another worker" in line
     assert newest_state(first)[0] == "000000000024"
 

@@ -1,0 +1,27 @@
+"""The whole jobs: train and resume, generate, export. The only place where the rooms meet.
+
+A run is a directory, and the same call on the same directory goes on where it stopped:
+
+    recipe.json       every choice          log.jsonl      one line a tick
+    data.json         what it was fed       tensorboard/   the same, and pictures
+    environment.json  versions, devices     losses.png     curves, at the end
+    reals.png         real images           backup/        the last two complete states
+    samples/          grids of fixed latents, named by images seen
+    export/           the finished generator
+"""
+
+from keras_cxrgan.workflows.assembly import build_gan, build_networks, load_images
+from keras_cxrgan.workflows.producing import export, figure, generate, load_generator
+from keras_cxrgan.workflows.running import RunResult, train
+
+__all__ = [
+    "RunResult",
+    "build_gan",
+    "build_networks",
+    "export",
+    "figure",
+    "generate",
+    "load_generator",
+    "load_images",
+    "train",
+]

@@ -1,0 +1,247 @@
+"""What a finished run gives: images, exports, figures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_cxrgan
+from keras_cxrgan import runs
+from keras_cxrgan.data.images import decode, encode_png, image_grid, to_uint8, write_png
+from keras_cxrgan.data.records import content_hash
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.sharing.export import read_export, write_export
+from keras_cxrgan.sharing.figures import compare_rows
+from keras_cxrgan.training import state
+from keras_cxrgan.training.gan import indexed_latents
+from keras_cxrgan.workflows.assembly import build_networks
+
+SAMPLE_COUNT = 64
+MANIFEST_COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
+GRID_GAP = 2
+
+
+def generate(
+    source: str | Path,
+    out: str | Path,
+    count: int,
+    *,
+    seed: int = 0,
+    grid: bool = False,
+    truncation: float | None = None,
+    overwrite: bool = False,
+    batch_size: int = 32,
+    report=None,
+) -> dict:
+    """Write `count` generated PNG files and `manifest.csv` into a folder; return a summary.
+
+    Image i depends on the model, the seed and i alone. Memory does not grow with `count`.
+
+    Args:
+        source: a run directory (its newest state) or an export directory.
+        grid: also write `grid.png` with the first images.
+        truncation: keep latents within this distance of 0; None for all.
+
+    Raises `ValueError` when `out` already holds files and `overwrite` is false.
+    """
+    if count < 1:
+        raise ValueError(f"-n must be 1 or more, got {count}")
+    if truncation is not None and not truncation > 0:
+        raise ValueError(f"--truncation must be above 0, got {truncation}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed must fit in 64 bits, got {seed}")
+    out = Path(out)
+    _check_out(out, overwrite)
+    generator, card = load_generator(source)
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_generated(out)
+
+    # Whole batches always, also for the last images: the size of a batch decides the order in
+    # which TensorFlow adds, and so the last digit.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+    def sample(first):
+        latents = indexed_latents(
+            seed, first, batch_size, card["latent_dim"], card["latent_distribution"], truncation
+        )
+        return generator(latents, training=False)
+
+    digits = max(6, len(str(count - 1)))
+    first_images = []
+    manifest = out / "manifest.csv"
+    with runs.replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(MANIFEST_COLUMNS)
+        for first in range(0, count, batch_size):
+            number = min(batch_size, count - first)
+            images = to_uint8(sample(first).numpy()[:number])
+            for offset, image in enumerate(images):
+                index = first + offset
+                name = f"{index:0{digits}d}.png"
+                text = {
+                    "Software": f"keras_cxrgan {keras_cxrgan.__version__}",
+                    "Comment": "Synthetic chest X-ray made by a generative model; not a patient.",
+                    "Model": card["model"],
+                    "Seed": str(seed),
+                    "Index": str(index),
+                }
+                data = encode_png(image, text)
+                (out / name).write_bytes(data)
+                shown = "" if truncation is None else truncation
+                writer.writerow([name, index, seed, shown, content_hash(data), card["model"]])
+            if grid and len(first_images) < SAMPLE_COUNT:
+                first_images.extend(images[: SAMPLE_COUNT - len(first_images)])
+            if report:
+                report("generating", first + number, count)
+    if grid:
+        write_png(out / "grid.png", image_grid(np.stack(first_images)))
+    return {
+        "out": str(out),
+        "images": count,
+        "seed": seed,
+        "manifest": str(manifest),
+        "grid": str(out / "grid.png") if grid else None,
+        "model": card["model"],
+    }
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
+
+
+def _remove_generated(out: Path) -> None:
+    """Remove what an earlier `generate` wrote, so that no folder mixes images of two models."""
+    manifest = out / "manifest.csv"
+    if not manifest.exists():
+        return
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        earlier = list(rows) if rows.fieldnames == MANIFEST_COLUMNS else []
+    for row in earlier:
+        image = out / Path(row["file"]).name
+        # The hash keeps a file that somebody else put under this name.
+        if image.is_file() and content_hash(image.read_bytes()) == row["sha256"]:
+            image.unlink()
+    if earlier:
+        manifest.unlink()
+        (out / "grid.png").unlink(missing_ok=True)
+
+
+def load_generator(source: str | Path) -> tuple[keras.Model, dict]:
+    """Return (generator, card) of a run directory or an export directory."""
+    source = Path(source)
+    if (source / "card.json").is_file():
+        return read_export(source)
+    if not (source / "recipe.json").is_file():
+        raise ValueError(
+            f"{source} is no run and no export: it holds neither recipe.json nor card.json;"
+            " train one with cxrgan train --out RUN"
+        )
+    recipe = Recipe.from_json((source / "recipe.json").read_text())
+    weights, seen = state.generator_weights(source / "backup")
+    # Plain layers in float32: the weights are the same whatever trained them.
+    plain = dataclasses.replace(recipe, precision="float32")
+    generator, _ = build_networks(plain, fused=False)
+    generator.set_weights(weights)
+    return generator, _card(recipe, source, weights, seen)
+
+
+def export(run: str | Path, out: str | Path | None = None, *, overwrite: bool = False) -> Path:
+    """Write a run's generator as SavedModel, `.keras` file and card; return the folder.
+
+    Raises `ValueError` when the folder exists (unless `overwrite`) or cannot be written.
+    """
+    out = Path(out) if out else Path(run) / "export"
+    _check_out(out, overwrite)
+    generator, card = load_generator(run)
+
+    def latents(seed, count):
+        return indexed_latents(seed, 0, count, card["latent_dim"], card["latent_distribution"])
+
+    try:
+        write_export(out, generator, latents, card)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the export to {out}: {error.strerror or error}; choose another --out"
+        ) from error
+    return out
+
+
+def is_exported(run: Path, images_seen: int) -> bool:
+    card = run / "export" / "card.json"
+    return card.is_file() and json.loads(card.read_text())["images_seen"] == images_seen
+
+
+def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 0) -> Path:
+    """Write a PNG that shows real images above generated ones, a band for each run.
+
+    Generated images are the first of the seed, and real ones the first of the run's grid; none
+    is chosen by eye.
+    """
+    bands = []
+    for name in names:
+        run = Path(name)
+        generator, card = load_generator(run)
+        if not (run / "reals.png").is_file():
+            raise ValueError(f"{run} holds no reals.png; a figure compares runs, not exports")
+        latents = indexed_latents(seed, 0, columns, card["latent_dim"], card["latent_distribution"])
+        fakes = to_uint8(generator(latents, training=False).numpy())
+        label = f"{card['recipe']['name']}, {card['images_seen']:,} images seen"
+        bands.append((label, _first_reals(run, card["recipe"]["image_size"], columns), fakes))
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    compare_rows(bands, out)
+    return out
+
+
+def _first_reals(run: Path, image_size: int, count: int) -> np.ndarray:
+    grid = decode((run / "reals.png").read_bytes())
+    rows, per_row = ((side + GRID_GAP) // (image_size + GRID_GAP) for side in grid.shape)
+    if count > rows * per_row:
+        raise ValueError(
+            f"{run / 'reals.png'} holds {rows * per_row} images; pass --columns {rows * per_row} or less"
+        )
+    starts = [divmod(index, per_row) for index in range(count)]
+    step = image_size + GRID_GAP
+    return np.stack(
+        [grid[row * step :, column * step :][:image_size, :image_size] for row, column in starts]
+    )
+
+
+def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
+    data = json.loads((run / "data.json").read_text()) if (run / "data.json").is_file() else {}
+    digest = hashlib.sha256()
+    for weight in weights:
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return {
+        "format": 1,
+        "what": "generator of synthetic chest X-rays; research use only, not for diagnosis",
+        "software": f"keras_cxrgan {keras_cxrgan.__version__}",
+        "model": digest.hexdigest()[:16],
+        "images_seen": images_seen,
+        "averaged_weights": recipe.ema_half_life > 0,
+        "latent_dim": recipe.latent_dim,
+        "latent_distribution": recipe.latent_distribution,
+        "images": {
+            "shape": [recipe.image_size, recipe.image_size, recipe.channels],
+            "generator.keras": "float32 in [-1, 1]",
+            "saved_model": "uint8 in [0, 255], rint((x + 1) * 127.5)",
+        },
+        "signatures": {
+            "serving_default": "latents (n, latent_dim) float32 -> images",
+            "sample": "n int32, seed int32 -> images; image i is fixed by (seed, i)",
+        },
+        "data": {
+            key: data[key] for key in ("source", "classes", "count", "fingerprint") if key in data
+        },
+        "recipe": json.loads(recipe.to_json()),
+    }

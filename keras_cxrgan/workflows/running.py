@@ -1,0 +1,207 @@
+"""Train a recipe in a run directory, or go on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_cxrgan import runs
+from keras_cxrgan.data.batches import training_batches
+from keras_cxrgan.data.images import image_grid, write_png
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.training import callbacks, runtime, state
+from keras_cxrgan.training.curves import plot_losses
+from keras_cxrgan.workflows.assembly import build_gan, load_images
+from keras_cxrgan.workflows.producing import GRID_GAP, SAMPLE_COUNT, export, is_exported
+
+STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a training run ended: numbers for the summary, `--json` and tests."""
+
+    run: str
+    state: str  # finished, stopped (by Ctrl-C or SIGTERM) or complete (nothing was left to do)
+    resumed_from: int
+    images: int
+    images_seen: int
+    steps: int
+    epochs: float
+    images_per_second: float
+    seconds: float
+    metrics: dict
+    export: str | None
+    rejected: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
+    notes: tuple[str, ...] = ()
+
+
+def train(
+    recipe: Recipe,
+    run: str | Path,
+    *,
+    data: str | None = None,
+    classes: tuple[str, ...] = (),
+    on_bad_file: str = "error",
+    devices: str = "auto",
+    deterministic: bool = False,
+    worker_timeout: float = 120,
+    extend: bool = False,
+    memory_budget: int = 2 * 2**30,
+    backup_seconds: float = 60,
+    report=None,
+) -> RunResult:
+    """Train a recipe on images in a run directory; resume if the directory holds that run.
+
+    Args:
+        data: folder or zip of films; None for the built-in chest phantom.
+        classes: names of the class folders to use; () for all.
+        extend: let the recipe's `epochs` differ from the run's, to train it for longer.
+        memory_budget: bytes of prepared images above which they live in a file in the run.
+        backup_seconds: at least this long between two saved states.
+        report: function (stage, done, total, note="") that shows progress.
+
+    Raises `ValueError` with one clear message for everything a user can mend.
+    """
+    recipe.check()
+    run = Path(run)
+    strategy = runtime.start(
+        devices, seed=recipe.seed, deterministic=deterministic, worker_timeout=worker_timeout
+    )
+    chief = runtime.is_chief(strategy)
+    runs.check_batch_size(recipe, strategy.num_replicas_in_sync)
+    runs.check_same_recipe(run, recipe, extend)
+    with runs.lock(run) if chief else contextlib.nullcontext():
+        image_set = load_images(
+            data,
+            recipe,
+            classes=classes,
+            on_bad_file=on_bad_file,
+            cache_dir=run / "cache",
+            memory_budget=memory_budget,
+            report=report if chief else None,
+        )
+        runs.check_enough(image_set, recipe)
+        description = runs.describe_data(image_set, recipe, data, classes)
+        runs.check_same_data(run, description)
+        try:
+            gan = build_gan(recipe, strategy)
+            resumed_from, notes = state.load_state(gan, run / "backup")
+            if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+                runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
+        except tf.errors.OpError as error:
+            raise ValueError(runs.explain_stop(error, run)) from error
+        if chief and resumed_from < recipe.epochs * len(image_set.images):
+            runs.write_text(run / "recipe.json", recipe.to_json())
+            runs.write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
+            runs.write_text(
+                run / "environment.json", json.dumps(runs.environment(strategy), indent=2) + "\n"
+            )
+        return _fit(
+            gan,
+            recipe,
+            run,
+            image_set,
+            chief,
+            strategy,
+            resumed_from,
+            tuple(notes),
+            backup_seconds,
+            report,
+        )
+
+
+def _fit(
+    gan, recipe, run, image_set, chief, strategy, resumed_from, notes, backup_seconds, report
+) -> RunResult:
+    images = image_set.images
+    total = recipe.epochs * len(images)
+    per_step = recipe.batch_size * recipe.critic_steps
+    steps_per_tick = max(1, min(STEPS_PER_TICK, round(len(images) / per_step)))
+    ticks = math.ceil(max(0, total - resumed_from) / (per_step * steps_per_tick))
+    earlier = callbacks.read_log(run / "log.jsonl")
+    earlier = [record for record in earlier if record["images_seen"] <= resumed_from]
+    clock = callbacks.Clock(
+        total,
+        len(images),
+        (lambda done, total, note: report("training", done, total, note))
+        if report and chief
+        else None,
+        seconds=earlier[-1]["seconds"] if earlier else 0.0,
+    )
+    stop = callbacks.StopOnSignal()
+    watchers = [clock, callbacks.StopOnNonFinite(recipe.precision == "mixed_float16")]
+    if chief and ticks:
+        watchers += _recorders(recipe, run, images, total, resumed_from, backup_seconds)
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        watchers.insert(0, stop)  # one worker that stops would leave the others waiting
+    if ticks:
+        batches = training_batches(
+            images, per_step, seed=recipe.seed, start=resumed_from, channels=recipe.channels
+        )
+        try:
+            gan.fit(
+                batches,
+                epochs=ticks,
+                steps_per_epoch=steps_per_tick,
+                shuffle=False,
+                verbose=0,
+                callbacks=watchers,
+            )
+        except (callbacks.NonFinite, OSError, tf.errors.OpError) as error:
+            raise ValueError(runs.explain_stop(error, run)) from error
+        finally:
+            if stop in watchers:
+                stop.restore()
+    seen = int(gan.images_seen.numpy())
+    finished = seen >= total
+    if chief and (ticks or not is_exported(run, seen)):
+        plot_losses(run / "log.jsonl", run / "losses.png", len(images))
+        if finished:
+            export(run, overwrite=True)
+    if stop.received == signal.SIGTERM:
+        notes += ("stopped by SIGTERM",)
+    log = callbacks.read_log(run / "log.jsonl")
+    last = log[-1] if log else {}
+    rates = sorted(record["images_per_second"] for record in log[1:] or log)
+    return RunResult(
+        run=str(run),
+        state="complete" if not ticks else "finished" if finished else "stopped",
+        resumed_from=resumed_from,
+        images=len(images),
+        images_seen=seen,
+        steps=int(gan.step.numpy()),
+        epochs=seen / len(images),
+        images_per_second=rates[len(rates) // 2] if rates else 0.0,
+        seconds=last.get("seconds", 0.0),
+        metrics={name: last[name] for name in gan.trackers if name in last},
+        export=str(run / "export") if chief and finished else None,
+        rejected=image_set.rejected,
+        notes=notes,
+    )
+
+
+def _recorders(recipe, run, images, total, resumed_from, backup_seconds):
+    """Return the callbacks that write into the run, and write the grid of real images."""
+    real_grid = image_grid(np.asarray(images[:SAMPLE_COUNT]), gap=GRID_GAP)
+    write_png(run / "reals.png", real_grid)
+    return [
+        callbacks.RunLog(run / "log.jsonl", run / "tensorboard", resumed_from),
+        callbacks.SampleGrids(
+            run / "samples",
+            recipe.sample_interval or total // 20,
+            count=SAMPLE_COUNT,
+            seed=recipe.seed,
+            real_grid=real_grid,
+            # A folder of its own: TensorBoard may follow only the newest file of a folder.
+            tensorboard=run / "tensorboard" / "images",
+        ),
+        callbacks.Backup(run / "backup", backup_seconds),
+    ]
