@@ -105,7 +105,7 @@ class Recipe:
     beta_2: float = 0.999
     adam_epsilon: float = 1e-8
     batch_size: int = 32  # images in one update, over all replicas
-    epochs: int = 120  # passes over the training images
+    epochs: int = 100  # passes over the training images
     ema_half_life: int = (
         2000  # images after which a weight counts half in the average; 0 = no average
     )
