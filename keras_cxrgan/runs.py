@@ -132,7 +132,7 @@ def explain_stop(error: Exception, run: Path) -> str:
         return (
             f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
         )
-    if "Collective ops is aborted" in str(error):
+    if "Collective ops is aborted" in str(error) and "/job:worker" in str(error):
         return f"another worker of the cluster stopped; its own message says why. {kept}"
     # TensorFlow says where it happened before it says what.
     where = ("Graph execution error", "Detected at node", "<stack traces", 'File "')
