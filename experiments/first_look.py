@@ -44,7 +44,9 @@ def main(data, out, scale):
         results.append({"recipe": name, **dataclasses.asdict(result)})
         if result.state == "stopped":
             raise SystemExit(130)
-    figure = workflows.figure([str(out / name) for name in EPOCHS], out / "first_look.png")
+    figure = workflows.figure(
+        [str(out / name) for name in EPOCHS], out / "first_look.png", columns=16
+    )
     for result in results:
         for field in ("run", "export"):  # places of this machine
             result.pop(field)

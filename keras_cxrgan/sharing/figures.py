@@ -18,7 +18,9 @@ def compare_rows(bands: list[tuple[str, np.ndarray, np.ndarray]], path: Path) ->
     from matplotlib.figure import Figure  # drawing to a file needs no display and no pyplot state
 
     columns = max(len(band[1]) for band in bands)
-    figure = Figure(figsize=(columns, 2.35 * len(bands)), layout="constrained", dpi=100)
+    figure = Figure(
+        figsize=(10, 10 * (2 + 0.4) / columns * len(bands)), layout="constrained", dpi=120
+    )
     axes = figure.subplots(len(bands), 1, squeeze=False)[:, 0]
     for axis, (label, reals, fakes) in zip(axes, bands):
         rows = [image_grid(images, columns=len(images)) for images in (_grey(reals), _grey(fakes))]
