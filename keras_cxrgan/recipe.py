@@ -138,6 +138,8 @@ class Recipe:
         for name in FRACTIONS:
             if not 0 <= getattr(self, name) < 1:
                 wrong.append(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            wrong.append(f"seed must fit in 64 bits, got {self.seed}")
         wrong += self._check_sizes() + self._check_objective()
         if wrong:
             raise ValueError("\n".join(wrong))
@@ -247,7 +249,11 @@ class Recipe:
             return RECIPES[name_or_path]
         path = Path(name_or_path)
         if path.is_file():
-            return cls.from_json(path.read_text())
+            try:
+                text = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(f"{path} is no recipe: it is not text") from None
+            return cls.from_json(text)
         near = difflib.get_close_matches(name_or_path, RECIPES, n=1, cutoff=0.3)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(

@@ -153,6 +153,7 @@ def test_a_dry_run_is_a_recipe_file_for_the_next_run(in_tmp):
         (["--epochs", "0"], ["epochs must be above 0, got 0"]),
         (["--batch-size", "-4"], ["batch_size must be above 0, got -4"]),
         (["--seed", "-1"], ["seed must not be negative, got -1"]),
+        (["--seed", str(2**63)], ["seed must fit in 64 bits"]),
         (["--precision", "float16"], ["'float16' is not one of", "mixed_float16"]),
         (
             ["--precision", "mixed_float16", "--set", "penalty=r1"],
@@ -181,11 +182,12 @@ def test_a_wrong_setting_is_one_clear_line(arguments, words, in_tmp):
         ("[]", ["JSON object of fields, got list"]),
         ('{"widht": 3}', ["'widht'", "did you mean width?"]),
         ('{"width": "wide"}', ["width must be a whole number"]),
+        ("\xff\xd8", ["mine.json is no recipe: it is not text"]),
     ],
-    ids=["cut off", "list", "field", "type"],
+    ids=["cut off", "list", "field", "type", "binary"],
 )
 def test_a_wrong_recipe_file_is_one_clear_line(text, words, in_tmp):
-    (in_tmp / "mine.json").write_text(text)
+    (in_tmp / "mine.json").write_text(text, encoding="latin-1")
     message = fail("train", "--recipe", "mine.json", "--dry-run")
     for word in words:
         assert word in message

@@ -43,7 +43,8 @@ class UpsampleConv2D(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
-        flipped = ops.flip(ops.convert_to_tensor(self.kernel), axis=(0, 1))
+        # Not ops.flip, which fails for two axes in Keras 3.9.
+        flipped = ops.convert_to_tensor(self.kernel)[::-1, ::-1]
         kernel = sum(
             ops.pad(flipped, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0)))
             for row in (0, 1)

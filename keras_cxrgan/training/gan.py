@@ -219,7 +219,6 @@ class GAN(keras.Model):
             if self.penalty:
                 penalty, penalty_norm = self._penalize(index, real_images, fake_images)
                 objective += self.penalty_weight * penalty
-                self._track(penalty_gradient_norm=penalty_norm)
             scaled = self._scale(self.discriminator_optimizer, objective)
         norm = self._apply(self.discriminator_optimizer, tape, scaled, self.discriminator)
         self._track(
@@ -230,6 +229,8 @@ class GAN(keras.Model):
         )
         if self.loss_name == "wasserstein":
             self._track(wasserstein_estimate=-loss)
+        if self.penalty:
+            self._track(penalty_gradient_norm=penalty_norm)
 
     def _penalize(self, index, real_images, fake_images):
         def discriminator(images):
@@ -282,8 +283,13 @@ class GAN(keras.Model):
         )
 
     def _track(self, **values):
-        for name, value in values.items():
-            self.trackers[name].update_state(value)
+        numbers = list(values.values())
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # Every replica then holds the mean over all; which of them Keras reads varies.
+            context = tf.distribute.get_replica_context()
+            numbers = context.all_reduce(tf.distribute.ReduceOp.MEAN, numbers)
+        for name, number in zip(values, numbers):
+            self.trackers[name].update_state(number)
 
     def _score(self, logits):
         if self.loss_name in losses.CROSS_ENTROPY:

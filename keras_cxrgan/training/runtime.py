@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
 import socket
-import sys
-import threading
 import time
 
 import keras
@@ -77,7 +76,9 @@ def _strategy(kind, numbers, worker_timeout) -> tf.distribute.Strategy:
     tf.config.set_visible_devices(chosen, "GPU")
     for gpu in chosen:
         tf.config.experimental.set_memory_growth(gpu, True)
-    return tf.distribute.MirroredStrategy() if len(chosen) > 1 else tf.distribute.get_strategy()
+    if len(chosen) == 1:
+        return tf.distribute.get_strategy()
+    return _mirrored(tuple(f"/gpu:{index}" for index in range(len(chosen))))
 
 
 def _cpu_strategy(numbers) -> tf.distribute.Strategy:
@@ -94,7 +95,14 @@ def _cpu_strategy(numbers) -> tf.distribute.Strategy:
     wanted = [tf.config.LogicalDeviceConfiguration()] * numbers[0]
     if len(tf.config.get_logical_device_configuration(cpu) or []) != numbers[0]:
         tf.config.set_logical_device_configuration(cpu, wanted)
-    return tf.distribute.MirroredStrategy([f"/cpu:{index}" for index in range(numbers[0])])
+    return _mirrored(tuple(f"/cpu:{index}" for index in range(numbers[0])))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    # One for the life of the process: each strategy numbers its collective operations from the
+    # same start, and a second one of the same devices would run into the shapes of the first.
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def read_cluster(text: str | None) -> tuple[list[str], int]:
@@ -125,36 +133,35 @@ def read_cluster(text: str | None) -> tuple[list[str], int]:
 
 def _multiworker(timeout: float) -> tf.distribute.Strategy:
     workers, index = read_cluster(os.environ.get("TF_CONFIG"))
-    done = threading.Event()
+    _meet(workers, index, timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy()
 
-    def give_up():
-        # TensorFlow waits for the cluster inside C++ for up to an hour, deaf to Ctrl-C; leaving
-        # the process is the only bounded way out. Nothing has been written yet.
-        if done.wait(timeout):
-            return
-        silent = [
-            worker
-            for other, worker in enumerate(workers)
-            if other != index and not _answers(worker)
-        ]
-        sys.stderr.write(
-            f"Error: waited {timeout:.0f} s for the cluster in TF_CONFIG; no answer from"
-            f" {', '.join(silent) or 'all workers at once'}. Start the same command there, or correct"
-            " TF_CONFIG; --worker-timeout waits longer.\n"
-        )
-        sys.stderr.flush()
-        os._exit(1)
 
-    threading.Thread(target=give_up, daemon=True).start()
-    if index > 0:
-        # The chief leads the cluster. Without it TensorFlow aborts with a C++ trace.
-        deadline = time.monotonic() + timeout
-        while not _answers(workers[0]) and time.monotonic() < deadline:
-            time.sleep(0.2)
+def _meet(workers: list[str], index: int, timeout: float) -> None:
+    """Wait until every other worker has answered once; raise `ValueError` that names the silent.
+
+    TensorFlow itself waits inside C++ for up to an hour, holding Python's lock, so that neither
+    Ctrl-C nor a thread could end it. So all meet here first, each listening at its own address
+    until it has seen the others; then TensorFlow's server answers there.
+    """
+    port = int(workers[index].rsplit(":", 1)[1])
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    finally:
-        done.set()
+        listener = socket.create_server(("", port))
+    except OSError as error:
+        raise ValueError(
+            f"TF_CONFIG gives this worker {workers[index]}, which cannot be used: {error.strerror}"
+        ) from None
+    with listener:
+        silent = [worker for other, worker in enumerate(workers) if other != index]
+        deadline = time.monotonic() + timeout
+        while silent := [worker for worker in silent if not _answers(worker)]:
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"waited {timeout:.0f} s for the cluster in TF_CONFIG; no answer from"
+                    f" {', '.join(silent)}. Start the same command there, or correct TF_CONFIG;"
+                    " --worker-timeout waits longer"
+                )
+            time.sleep(0.2)
 
 
 def _answers(address: str) -> bool:

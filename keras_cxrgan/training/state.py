@@ -6,6 +6,7 @@ renamed. The last two are kept, so that a damaged newest file costs one interval
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zipfile
@@ -49,8 +50,11 @@ def save_state(gan: GAN, folder: Path) -> Path:
     path = folder / f"{int(gan.images_seen.numpy()):012d}.npz"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
+        # In memory first: a ZipFile that fails to write complains once more when it is deleted.
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: value.numpy() for name, value in state_variables(gan).items()})
         with open(temporary, "wb") as file:
-            np.savez(file, **{name: value.numpy() for name, value in state_variables(gan).items()})
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

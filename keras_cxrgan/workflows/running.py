@@ -168,7 +168,8 @@ def _fit(
             export(run, overwrite=True)
     if stop.received == signal.SIGTERM:
         notes += ("stopped by SIGTERM",)
-    log = callbacks.read_log(run / "log.jsonl")
+    # Another worker's log would be the chief's, at whatever line it has reached.
+    log = callbacks.read_log(run / "log.jsonl") if chief else []
     last = log[-1] if log else {}
     rates = sorted(record["images_per_second"] for record in log[1:] or log)
     return RunResult(

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
+from keras_cxrgan.training import runtime
 from keras_cxrgan.training.gan import GAN, indexed_latents
 
 
@@ -42,7 +43,7 @@ def weights(network):
 
 @pytest.fixture(scope="module")
 def two_replicas():
-    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+    return runtime.start("cpu:2")
 
 
 @pytest.mark.parametrize(
