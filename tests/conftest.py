@@ -21,8 +21,6 @@ def fresh_keras():
     """Each test starts from the same seeds and the default precision, whatever ran before it."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32")
-    yield
-    keras.utils.clear_session()
 
 
 @pytest.fixture
