@@ -30,8 +30,9 @@ def training_batches(
     if not count:
         raise ValueError("there are no images to train on; check --data and --class")
     options = tf.data.Options()
-    # Autotuning runs a model of the pipeline in a thread that sleeps in doubling intervals and
-    # can hold a step until it wakes; this pipeline is too light to need tuning.
+    # The tuner's thread sleeps in doubling intervals, and in some processes every step waits for
+    # it: half the speed, the cores idle (experiments/autotune.py shows it). This pipeline is too
+    # light to need tuning.
     options.autotune.enabled = False
     options.deterministic = True
     # Workers share one order of images and take turns in it.
