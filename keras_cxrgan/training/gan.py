@@ -153,7 +153,7 @@ class GAN(keras.Model):
         ]
         names += ["wasserstein_estimate"] if loss == "wasserstein" else []
         names += ["penalty_gradient_norm"] if penalty else []
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self.trackers = {name: RunningMean(name=name) for name in names}
 
     @property
     def metrics(self):
@@ -285,7 +285,7 @@ class GAN(keras.Model):
     def _track(self, **values):
         numbers = list(values.values())
         if self.distribute_strategy.num_replicas_in_sync > 1:
-            # Every replica then holds the mean over all; which of them Keras reads varies.
+            # `RunningMean` needs the same number on every replica: the mean over all of them.
             context = tf.distribute.get_replica_context()
             numbers = context.all_reduce(tf.distribute.ReduceOp.MEAN, numbers)
         for name, number in zip(values, numbers):
@@ -333,6 +333,32 @@ class GAN(keras.Model):
             )
             parts.append(self._make_images(latents).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, *self.generator.output_shape[1:]))
+
+
+class RunningMean(keras.metrics.Metric):
+    """The mean of a number over the steps since the last reset.
+
+    Under a strategy the number must be the same on every replica. (Keras' own `Mean` lets each
+    replica add to the sum of all in Keras 3.9, so that later steps count ever more.)
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name=name)
+        self.total, self.count = (
+            tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+            for _ in range(2)
+        )
+
+    def update_state(self, value):
+        self.total.assign_add(tf.cast(value, tf.float32))
+        self.count.assign_add(1.0)
+
+    def result(self):
+        return tf.math.divide_no_nan(self.total, self.count)
+
+    def reset_state(self):
+        self.total.assign(0.0)
+        self.count.assign(0.0)
 
 
 def draw_latents(shape, seed, distribution: str):

@@ -230,3 +230,19 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_networks_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="give both the same size"):
         GAN(build_generator(32, width=4), build_discriminator(64, width=4))
+
+
+def test_logged_numbers_are_plain_means_of_the_steps(films, two_replicas):
+    for strategy in (None, two_replicas):
+        steps = []
+
+        class Keep(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None, steps=steps):
+                steps.append(float(logs["discriminator_loss"]))
+
+        gan = build(strategy)
+        data = training_batches(films, 8, seed=3)
+        gan.fit(data, epochs=3, steps_per_epoch=1, shuffle=False, verbose=0, callbacks=[Keep()])
+        whole = fit(build(strategy), films, steps=3)["discriminator_loss"][0]
+        assert len(set(steps)) == 3
+        assert whole == pytest.approx(np.mean(steps), rel=1e-4)
