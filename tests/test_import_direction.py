@@ -39,7 +39,12 @@ MAY_IMPORT = {
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
     "benchmark": ({"data.batches", "recipe", "workflows"}, {"tensorflow"}),
-    "cli": ({"", "recipe", "terminal", "workflows", "benchmark", "data.images", "data.phantom"}, set()),
+    "cli.base": ({"", "recipe"}, set()),
+    "cli.training": ({"cli.base", "recipe", "terminal", "workflows", "benchmark"}, set()),
+    "cli.producing": (
+        {"cli.base", "terminal", "workflows", "data.images", "data.phantom"},
+        set(),
+    ),
 }
 
 

@@ -1,0 +1,92 @@
+"""What all commands share: the group, errors as one clear line, common options."""
+
+from __future__ import annotations
+
+import click
+
+from keras_cxrgan import __version__
+from keras_cxrgan.recipe import CHOICES, Recipe
+
+
+class Command(click.Command):
+    """A command whose `ValueError`s are messages to the user, not tracebacks."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            place = f" {error.filename}" if error.filename else ""
+            raise click.ClickException(f"cannot use{place}: {error.strerror or error}") from error
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: cxrgan train    (it needs nothing else and takes a few minutes)",
+)
+@click.version_option(__version__, prog_name="cxrgan")
+def main():
+    """Train GANs on chest X-rays, make images with them, and export them.
+
+    Synthetic images are for research; they are not for diagnosis.
+    """
+
+
+def recipe_option(field: str, flag: str, help: str):
+    """An option that changes one recipe field; its default is the recipe's."""
+    kind = {"int": int, "float": float, "str": str}[Recipe.__dataclass_fields__[field].type]
+    return click.option(
+        flag,
+        field,
+        type=click.Choice(CHOICES[field]) if field in CHOICES else kind,
+        default=None,
+        help=f"{help}  [default: the recipe's]",
+    )
+
+
+recipe_name_option = click.option(
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="A recipe by name (cxrgan recipes) or a JSON file.",
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Change any recipe field; repeatable.",
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Write into a folder that already holds files."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Show the messages of TensorFlow too."
+)
+
+
+def read_settings(settings, given) -> dict:
+    """Read FIELD=VALUE texts; a field that `given` options name already is refused."""
+    fields = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(
+                f"{setting!r} must be FIELD=VALUE, such as --set width=64", param_hint="--set"
+            )
+        name = name.strip()
+        if name in given:
+            raise click.BadParameter(
+                f"{name} is given twice: also as --{name.replace('_', '-')}", param_hint="--set"
+            )
+        fields[name] = value.strip()
+    return fields

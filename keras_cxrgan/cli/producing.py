@@ -1,0 +1,149 @@
+"""`cxrgan generate`, `export`, `figure` and `phantom`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
+from keras_cxrgan.terminal import Progress, quiet_tensorflow, table
+
+
+@main.command()
+@click.argument("source", type=click.Path())
+@click.option("-n", "--count", type=int, default=64, show_default=True, help="Number of images.")
+@click.option(
+    "--out", type=click.Path(), required=True, help="Folder for PNG files and manifest.csv."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i."
+)
+@click.option("--grid", is_flag=True, help="Also write grid.png with the first 64 images.")
+@click.option(
+    "--truncation",
+    type=float,
+    help="Keep latents within this distance of 0: fewer odd images, less variety.",
+)
+@overwrite_option
+@json_option
+@verbose_option
+def generate(source, count, out, seed, grid, truncation, overwrite, as_json, verbose):
+    """Make images with a run or an export.
+
+    \b
+    cxrgan generate runs/default-phantom -n 1000 --out images/
+    cxrgan generate exported/ -n 16 --out few/ --seed 7 --grid
+    """
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+    with Progress() as progress:
+        result = workflows.generate(
+            source,
+            out,
+            count,
+            seed=seed,
+            grid=grid,
+            truncation=truncation,
+            overwrite=overwrite,
+            report=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    rows = [
+        ("images", f"{result['images']:,} in {result['out']}"),
+        ("manifest", result["manifest"]),
+    ]
+    rows += [("grid", result["grid"])] if result["grid"] else []
+    click.echo("\n" + table(rows))
+
+
+@main.command()
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), help="Folder.  [default: RUN/export]")
+@click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
+@json_option
+@verbose_option
+def export(run, out, overwrite, as_json, verbose):
+    """Write a run's generator as SavedModel, .keras file and JSON card."""
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+    folder = workflows.export(run, out, overwrite=overwrite)
+    if as_json:
+        click.echo((folder / "card.json").read_text(), nl=False)
+        return
+    click.echo(
+        table(
+            [
+                ("TensorFlow alone", str(folder / "saved_model")),
+                ("Keras", str(folder / "generator.keras")),
+                ("card", str(folder / "card.json")),
+            ]
+        )
+    )
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@click.option("--out", type=click.Path(), required=True, help="PNG file.")
+@click.option(
+    "--columns", type=click.IntRange(1, 64), default=10, show_default=True, help="Images in a row."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the generated images.")
+@verbose_option
+def figure(runs, out, columns, seed, verbose):
+    """Draw real images above generated ones, a band for each run.
+
+    \b
+    cxrgan figure runs/venu2020-NORMAL runs/default-NORMAL --out figure.png
+    """
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+    click.echo(
+        table([("figure", str(workflows.figure(list(runs), out, columns=columns, seed=seed)))])
+    )
+
+
+@main.command()
+@click.argument("out", type=click.Path())
+@click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Number of images.",
+)
+@click.option("--image-size", type=int, default=256, show_default=True, help="Pixels, 32 to 2048.")
+@click.option(
+    "--class",
+    "labels",
+    multiple=True,
+    default=("normal",),
+    show_default=True,
+    help="normal, pneumonia or covid; repeatable.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Image i is fixed by the seed and i."
+)
+@overwrite_option
+def phantom(out, count, image_size, labels, seed, overwrite):
+    """Write images of the digital chest phantom, a folder a class."""
+    from keras_cxrgan.data.images import write_png
+    from keras_cxrgan.data.phantom import phantoms
+
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(
+            f"{folder} already holds files; choose another folder, or pass --overwrite"
+        )
+    with Progress() as progress:
+        for index in range(count):
+            images, names = phantoms(1, image_size, labels=labels, seed=seed, start=index)
+            place = folder / names[0]
+            place.mkdir(parents=True, exist_ok=True)
+            write_png(place / f"{index:05d}.png", images[0])
+            progress("phantom", index + 1, count)
+    click.echo(table([("images", f"{count:,} in {folder}")]))

@@ -1,0 +1,197 @@
+"""`cxrgan train`, `recipes` and `benchmark`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from keras_cxrgan.cli.base import (
+    json_option,
+    main,
+    read_settings,
+    recipe_name_option,
+    recipe_option,
+    set_option,
+    verbose_option,
+)
+from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, table
+
+
+@main.command()
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Folder or zip of PNG and JPEG films: flat, or a folder a class.  [default: the built-in"
+    " chest phantom]",
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Use this class folder only; repeatable.",
+)
+@recipe_name_option
+@click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
+@recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
+@recipe_option("batch_size", "--batch-size", "Images in one update.")
+@recipe_option("epochs", "--epochs", "Passes over the images.")
+@recipe_option("fit", "--fit", "How a film becomes square.")
+@recipe_option("clahe_clip_limit", "--clahe", "CLAHE clip limit; 2 is usual, 0 is none.")
+@recipe_option("precision", "--precision", "Number format inside the networks.")
+@recipe_option("seed", "--seed", "Decides initial weights, noise and order of images.")
+@set_option
+@click.option(
+    "--on-bad-file",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do about films that cannot be read.",
+)
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cpu:2 (two logical devices), gpu, gpu:0,1, or multiworker (TF_CONFIG).",
+)
+@click.option(
+    "--deterministic", is_flag=True, help="The same weights bit for bit on the same machine."
+)
+@click.option(
+    "--extend", is_flag=True, help="Train an existing run for longer (with a larger --epochs)."
+)
+@click.option(
+    "--worker-timeout",
+    type=click.FloatRange(1, 86400),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for the other workers.",
+)
+@click.option(
+    "--memory-budget",
+    type=click.FloatRange(0, 2**20),
+    default=2.0,
+    show_default=True,
+    help="GiB of prepared images kept in memory; more go to a file in the run.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
+@json_option
+@verbose_option
+def train(
+    data, classes, recipe_name, out, settings, on_bad_file, devices, deterministic, extend,
+    worker_timeout, memory_budget, dry_run, as_json, verbose, **fields,
+):  # fmt: skip
+    """Train a GAN; the same command again goes on where it stopped.
+
+    \b
+    cxrgan train                                        the built-in phantom
+    cxrgan train --data films/ --class NORMAL           your own images
+    cxrgan train --data films.zip --recipe venu2020     a paper's networks
+    cxrgan train --data films/ --set width=64 --set ema_half_life=5000
+    """
+    fields = {name: value for name, value in fields.items() if value is not None}
+    recipe = Recipe.load(recipe_name).override(**read_settings(settings, fields), **fields)
+    out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes)}")
+    if dry_run:
+        click.echo(recipe.to_json(), nl=False)
+        return
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+    with Progress() as progress:
+        result = workflows.train(
+            recipe,
+            out,
+            data=data,
+            classes=classes,
+            on_bad_file=on_bad_file,
+            devices=devices,
+            deterministic=deterministic,
+            worker_timeout=worker_timeout,
+            extend=extend,
+            memory_budget=int(memory_budget * 2**30),
+            report=progress,
+        )
+    for note in result.notes:
+        click.echo(f"Note: {note}", err=True)
+    if result.rejected:
+        click.echo(f"{len(result.rejected)} files could not be read and were left out:", err=True)
+        for name, reason in result.rejected:
+            click.echo(f"  {name}: {reason}", err=True)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result), indent=2))
+    else:
+        click.echo(summarize_run(result))
+    if result.state == "stopped":
+        click.echo("Stopped. The same command goes on from here.", err=True)
+        sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))
+
+
+def _data_name(data, classes) -> str:
+    if data is None:
+        return "-".join(["phantom", *classes])
+    return "-".join([Path(data).resolve().stem, *classes])
+
+
+@main.command()
+@click.argument("name", required=False)
+@json_option
+def recipes(name, as_json):
+    """List the recipes, or show every field of one."""
+    if name:
+        click.echo(Recipe.load(name).to_json(), nl=False)
+    elif as_json:
+        click.echo(
+            json.dumps(
+                {key: dataclasses.asdict(recipe) for key, recipe in RECIPES.items()}, indent=2
+            )
+        )
+    else:
+        click.echo(table([(key, recipe.summary) for key, recipe in RECIPES.items()]))
+        click.echo("\ncxrgan recipes NAME shows its fields; cxrgan train --recipe NAME trains it.")
+
+
+@main.command()
+@recipe_name_option
+@set_option
+@click.option(
+    "--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Fresh processes, one after another.",
+)
+@json_option
+def benchmark(recipe_name, settings, steps, processes, as_json):
+    """Measure images/s and memory of a recipe's training step."""
+    from keras_cxrgan.benchmark import benchmark as run_benchmark
+
+    recipe = Recipe.load(recipe_name).override(**read_settings(settings, {}))
+    with Progress() as progress:
+        results = run_benchmark(recipe, steps=steps, processes=processes, report=progress)
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    explained = {
+        "fit": "images/s with fit",
+        "loop": "images/s in a bare loop",
+        "fit_over_loop": "fit / bare loop",
+        "plain_layers": "images/s of plain layers",
+        "fused_over_plain": "fused / plain layers",
+        "peak_mib": "peak memory, MiB",
+    }
+    rows = [
+        (text, "  ".join(f"{result[key]:8.2f}" for result in results))
+        for key, text in explained.items()
+        if key in results[0]
+    ]
+    click.echo(f"\n{recipe.name}: one column a process")
+    click.echo(table(rows))
