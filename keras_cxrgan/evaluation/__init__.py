@@ -1,0 +1,1 @@
+"""How good, how varied and how copied generated images are: features, metrics, memorisation."""
