@@ -29,6 +29,7 @@ CHOICES = {
     "loss": ("non_saturating", "minimax", "wasserstein", "hinge", "least_squares"),
     "penalty": ("none", "gradient_penalty", "r1"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "evaluate_metric": ("kid", "frechet", "precision", "recall", "density", "coverage"),
 }
 POSITIVE = (
     "image_size",
@@ -53,14 +54,28 @@ NOT_NEGATIVE = (
     "penalty_weight",
     "ema_half_life",
     "sample_interval",
+    "evaluate_interval",
+    "evaluate_count",
     "seed",
 )
 FRACTIONS = ("label_smoothing", "beta_1", "beta_2")
+# What is looked at, and when: it does not decide what is learnt, so a run may go on with others.
+WATCHING = (
+    "sample_interval",
+    "evaluate_interval",
+    "evaluate_count",
+    "evaluate_features",
+    "evaluate_metric",
+)
+FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run learns. All fields are plain, typed and checked."""
+    """Everything that decides what a run learns, and how it is watched meanwhile.
+
+    All fields are plain, typed and checked.
+    """
 
     name: str = "default"
     summary: str = "a narrow one-channel DCGAN with an averaged generator, for a first look"
@@ -112,8 +127,12 @@ class Recipe:
     precision: str = "float32"  # penalties and outputs are float32 whatever this says
     seed: int = 0
 
-    # Watching
+    # Watching: may differ when a run goes on, for it does not decide what is learnt
     sample_interval: int = 0  # images seen between sample grids; 0 = a twentieth of the run
+    evaluate_interval: int = 0  # images seen between evaluations (one more at the end); 0 = never
+    evaluate_count: int = 0  # generated images scored each time; 0 = as the real ones, up to 1000
+    evaluate_features: str = "cxr"  # extractor by name, as in cxrgan evaluate --features
+    evaluate_metric: str = "kid"  # the best checkpoint is kept by it
 
     def check(self) -> Recipe:
         """Return the recipe itself, or raise `ValueError` with one line for each wrong field."""
@@ -140,6 +159,11 @@ class Recipe:
                 wrong.append(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         if self.seed >= 2**63:
             wrong.append(f"seed must fit in 64 bits, got {self.seed}")
+        if 0 < self.evaluate_count < FEWEST_EVALUATED:
+            wrong.append(
+                f"evaluate_count must be 0 or at least {FEWEST_EVALUATED},"
+                f" got {self.evaluate_count}"
+            )
         wrong += self._check_sizes() + self._check_objective()
         if wrong:
             raise ValueError("\n".join(wrong))
@@ -219,13 +243,16 @@ class Recipe:
         return dataclasses.replace(self, **parsed).check()
 
     def difference(self, other: Recipe) -> dict[str, tuple]:
-        """Return `{field: (ours, theirs)}` for each field that decides the result and differs."""
+        """Return `{field: (ours, theirs)}` for each field that decides the result and differs.
+
+        Names, summaries and the fields in `WATCHING` decide nothing.
+        """
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        texts = ("name", "summary")
+        others = ("name", "summary", *WATCHING)
         return {
             name: (ours[name], theirs[name])
             for name in ours
-            if name not in texts and ours[name] != theirs[name]
+            if name not in others and ours[name] != theirs[name]
         }
 
     def to_json(self) -> str:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import keras_cxrgan
 from keras_cxrgan.data.prepare import ImageSet
 from keras_cxrgan.data.records import content_hash
-from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.recipe import FEWEST_EVALUATED, Recipe
 from keras_cxrgan.training import callbacks, state
 
 
@@ -37,6 +37,7 @@ def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
             raise ValueError(f"--out {run} is a file; name a folder")
         return
     theirs = Recipe.from_json(path.read_text())
+    # Fields that only watch are no difference: a run may go on with more evaluations or none.
     changed = recipe.difference(theirs)
     if extend:
         changed.pop("epochs", None)
@@ -70,6 +71,11 @@ def check_enough(image_set: ImageSet, recipe: Recipe) -> None:
         raise ValueError(
             f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
             f" --batch-size {count} or less"
+        )
+    if recipe.evaluate_interval and count < FEWEST_EVALUATED:
+        raise ValueError(
+            f"{count} images are too few to evaluate against, {FEWEST_EVALUATED} are needed: add"
+            " images, or leave --evaluate-every out"
         )
 
 

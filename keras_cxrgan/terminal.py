@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -96,6 +97,30 @@ def table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
+def grid(title: str, header, rows, note: str = "") -> str:
+    """Return a titled table of many columns: the first left-aligned, the others right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row):
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        return "  " + "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
+
+    lines = [title, line(header), *map(line, rows)]
+    return "\n".join(lines + ([f"  {note}"] if note else []))
+
+
+def paragraphs(title: str, texts) -> str:
+    """Return titled texts as wrapped bullets."""
+    width = min(100, shutil.get_terminal_size().columns)
+    return "\n".join(
+        [title]
+        + [
+            textwrap.fill(text, width, initial_indent="  - ", subsequent_indent="    ")
+            for text in texts
+        ]
+    )
+
+
 def summarize_run(result) -> str:
     """Return the table that ends `cxrgan train`, from a `RunResult`."""
     metrics = result.metrics
@@ -125,6 +150,9 @@ def summarize_run(result) -> str:
         ]
         if "wasserstein_estimate" in metrics:
             rows.append(("Wasserstein", f"{metrics['wasserstein_estimate']:.3f}"))
+    if result.best:
+        command = shlex.join(["cxrgan", "generate", str(run), "--best"])
+        rows.append(("best", f"{describe_best(result.best)} ({command})"))
     rows += [
         ("real images", str(run / "reals.png")),
         ("samples", str(run / "samples")),
@@ -145,6 +173,14 @@ def summarize_run(result) -> str:
             ),
         ]
     return "\n" + table(rows)
+
+
+def describe_best(best: dict) -> str:
+    """Return the record of a best checkpoint as one short text that says how it was chosen."""
+    return (
+        f"{best['metric']} {best['value']:.3g} at {best['images_seen']:,} images seen,"
+        " chosen on that metric"
+    )
 
 
 def _state(result) -> str:

@@ -159,6 +159,9 @@ def test_a_dry_run_is_a_recipe_file_for_the_next_run(in_tmp):
             ["--precision", "mixed_float16", "--set", "penalty=r1"],
             ["mixed_float16 cannot be used with penalty r1", "overflow", "mixed_bfloat16"],
         ),
+        (["--evaluate-every", "-5"], ["evaluate_interval must not be negative, got -5"]),
+        (["--evaluate-metric", "fid"], ["'fid' is not one of", "kid"]),
+        (["--set", "evaluate_count=9"], ["evaluate_count must be 0 or at least 10, got 9"]),
         (["--fit", "squash"], ["'squash' is not one of", "crop"]),
         (["--on-bad-file", "ignore"], ["'ignore' is not one of", "skip"]),
         (["--memory-budget", "-1"], ["-1", "--memory-budget"]),
@@ -314,6 +317,20 @@ def test_wrong_generate_options_are_one_clear_line(arguments, words, in_tmp):
     message = fail("generate", "run", "--out", "out", *arguments)
     for word in words:
         assert word in message
+
+
+def test_best_is_refused_where_there_is_none(in_tmp):
+    (in_tmp / "run").mkdir()
+    (in_tmp / "run" / "recipe.json").write_text(Recipe().to_json())
+    (in_tmp / "export").mkdir()
+    (in_tmp / "export" / "card.json").write_text("{}")
+    for command in (["generate", "--out", "out"], ["export"]):
+        message = fail(*command, "run", "--best")
+        assert "run keeps no best checkpoint" in message and "--evaluate-every" in message
+        message = fail(*command, "export", "--best")
+        assert "export is an export, which holds one generator" in message
+        assert "leave --best out" in message
+    assert sorted(path.name for path in in_tmp.iterdir()) == ["export", "run"]
 
 
 def test_generate_needs_to_be_told_where_to_write():

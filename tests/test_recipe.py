@@ -82,6 +82,9 @@ def test_unknown_recipe_names_the_nearest():
         ("batch_size", 0, "batch_size must be above 0, got 0"),
         ("beta_1", 1.0, "beta_1 must be at least 0 and below 1"),
         ("channels", 2, "channels must be 1 or 3, got 2"),
+        ("evaluate_interval", -1, "evaluate_interval must not be negative, got -1"),
+        ("evaluate_count", 9, "evaluate_count must be 0 or at least 10, got 9"),
+        ("evaluate_metric", "fid", "evaluate_metric must be one of kid, frechet, precision"),
     ],
 )
 def test_wrong_values_are_named(field, value, message):
@@ -140,3 +143,11 @@ def test_recipe_file_is_loaded(tmp_path):
 def test_difference_lists_what_changed_and_not_the_name():
     ours, theirs = Recipe().override(epochs=3, name="mine"), Recipe()
     assert ours.difference(theirs) == {"epochs": (3, theirs.epochs)}
+
+
+def test_how_a_run_is_watched_is_no_difference():
+    watched = Recipe().override(
+        sample_interval=5, evaluate_interval=9, evaluate_count=20,
+        evaluate_features="imagenet", evaluate_metric="recall",
+    )  # fmt: skip
+    assert watched.difference(Recipe()) == {}

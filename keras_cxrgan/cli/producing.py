@@ -8,7 +8,13 @@ from pathlib import Path
 import click
 
 from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
-from keras_cxrgan.terminal import Progress, quiet_tensorflow, table
+from keras_cxrgan.terminal import Progress, describe_best, quiet_tensorflow, table
+
+best_option = click.option(
+    "--best",
+    is_flag=True,
+    help="The checkpoint that scored best (train --evaluate-every), not the newest state.",
+)
 
 
 @main.command()
@@ -26,10 +32,11 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, table
     type=float,
     help="Keep latents within this distance of 0: fewer odd images, less variety.",
 )
+@best_option
 @overwrite_option
 @json_option
 @verbose_option
-def generate(source, count, out, seed, grid, truncation, overwrite, as_json, verbose):
+def generate(source, count, out, seed, grid, truncation, best, overwrite, as_json, verbose):
     """Make images with a run or an export.
 
     \b
@@ -47,6 +54,7 @@ def generate(source, count, out, seed, grid, truncation, overwrite, as_json, ver
             grid=grid,
             truncation=truncation,
             overwrite=overwrite,
+            best=best,
             report=progress,
         )
     if as_json:
@@ -57,32 +65,33 @@ def generate(source, count, out, seed, grid, truncation, overwrite, as_json, ver
         ("manifest", result["manifest"]),
     ]
     rows += [("grid", result["grid"])] if result["grid"] else []
+    rows += [("checkpoint", describe_best(result["selection"]))] if result["selection"] else []
     click.echo("\n" + table(rows))
 
 
 @main.command()
 @click.argument("run", type=click.Path())
-@click.option("--out", type=click.Path(), help="Folder.  [default: RUN/export]")
+@click.option("--out", type=click.Path(), help="Folder.  [default: RUN/export, or RUN/export-best]")
+@best_option
 @click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
 @json_option
 @verbose_option
-def export(run, out, overwrite, as_json, verbose):
+def export(run, out, best, overwrite, as_json, verbose):
     """Write a run's generator as SavedModel, .keras file and JSON card."""
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-    folder = workflows.export(run, out, overwrite=overwrite)
+    folder = workflows.export(run, out, overwrite=overwrite, best=best)
     if as_json:
         click.echo((folder / "card.json").read_text(), nl=False)
         return
-    click.echo(
-        table(
-            [
-                ("TensorFlow alone", str(folder / "saved_model")),
-                ("Keras", str(folder / "generator.keras")),
-                ("card", str(folder / "card.json")),
-            ]
-        )
-    )
+    rows = [
+        ("TensorFlow alone", str(folder / "saved_model")),
+        ("Keras", str(folder / "generator.keras")),
+        ("card", str(folder / "card.json")),
+    ]
+    selection = json.loads((folder / "card.json").read_text())["selection"]
+    rows += [("checkpoint", describe_best(selection))] if selection else []
+    click.echo(table(rows))
 
 
 @main.command()

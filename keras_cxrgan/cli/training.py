@@ -46,6 +46,12 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @recipe_option("clahe_clip_limit", "--clahe", "CLAHE clip limit; 2 is usual, 0 is none.")
 @recipe_option("precision", "--precision", "Number format inside the networks.")
 @recipe_option("seed", "--seed", "Decides initial weights, noise and order of images.")
+@recipe_option(
+    "evaluate_interval",
+    "--evaluate-every",
+    "Images seen between evaluations, which keep the best checkpoint; 0 is never.",
+)
+@recipe_option("evaluate_metric", "--evaluate-metric", "The score that chooses the best one.")
 @set_option
 @click.option(
     "--on-bad-file",
@@ -94,6 +100,7 @@ def train(
     cxrgan train --data films/ --class NORMAL           your own images
     cxrgan train --data films.zip --recipe venu2020     a paper's networks
     cxrgan train --data films/ --set width=64 --set ema_half_life=5000
+    cxrgan train --data films/ --evaluate-every 20000   and keep the best checkpoint
     """
     fields = {name: value for name, value in fields.items() if value is not None}
     recipe = Recipe.load(recipe_name).override(**read_settings(settings, fields), **fields)

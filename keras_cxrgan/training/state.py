@@ -7,6 +7,7 @@ renamed. The last two are kept, so that a damaged newest file costs one interval
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import zipfile
@@ -46,23 +47,31 @@ def save_state(gan: GAN, folder: Path) -> Path:
 
     Raises `OSError` (a full disk, no permission); earlier files then stay as they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{int(gan.images_seen.numpy()):012d}.npz"
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    _write_arrays(path, {name: value.numpy() for name, value in state_variables(gan).items()})
+    for old in saved_states(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _write_arrays(path: Path, arrays: dict) -> None:
+    # In memory first: a ZipFile that fails to write complains once more when it is deleted.
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    _write(path, buffer.getbuffer())
+
+
+def _write(path: Path, data) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # In memory first: a ZipFile that fails to write complains once more when it is deleted.
-        buffer = io.BytesIO()
-        np.savez(buffer, **{name: value.numpy() for name, value in state_variables(gan).items()})
         with open(temporary, "wb") as file:
-            file.write(buffer.getbuffer())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    for old in saved_states(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
-    return path
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -109,6 +118,57 @@ def generator_weights(folder: Path) -> tuple[list[np.ndarray], int]:
     owner = "ema_generator/" if averaged else "generator/"
     names = sorted(name for name in arrays if name.startswith(owner))
     return [arrays[name] for name in names], int(arrays["images_seen"])
+
+
+def save_best(gan: GAN, folder: Path, record: dict) -> None:
+    """Write the generator that `gan.generate` uses as `best.npz`, and the record as `best.json`.
+
+    Args:
+        record: how it was chosen, for JSON. It is in both files: a process that is killed between
+            the two leaves no weights under the words of others.
+    """
+    weights = (gan.ema_generator or gan.generator).get_weights()
+    arrays = {f"generator/{index:03d}": weight for index, weight in enumerate(weights)}
+    _write_arrays(folder / "best.npz", {**arrays, "record": np.array(json.dumps(record))})
+    write_best(folder, record)
+
+
+def write_best(folder: Path, record: dict) -> None:
+    """Write `best.json` alone: the same checkpoint, chosen among more by now."""
+    _write(folder / "best.json", (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_best(folder: Path) -> dict | None:
+    """Return the record of the best checkpoint, or None when there is none that can be read."""
+    try:
+        return best_weights(folder)[1]
+    except ValueError:
+        return None
+
+
+def best_weights(folder: Path) -> tuple[list[np.ndarray], dict]:
+    """Return (generator's weights in `get_weights` order, record) of the best checkpoint.
+
+    Raises `ValueError` when there is none, or when it is damaged.
+    """
+    path = folder / "best.npz"
+    if not path.exists():
+        raise ValueError(
+            f"{folder.parent} keeps no best checkpoint; train with --evaluate-every IMAGES, or"
+            " leave --best out"
+        )
+    try:
+        with open(path, "rb") as file, np.load(file) as arrays:
+            names = sorted(name for name in arrays.files if name != "record")
+            weights, record = [arrays[name] for name in names], json.loads(str(arrays["record"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it, or leave --best out") from None
+    try:
+        newer = json.loads((folder / "best.json").read_text())
+    except (OSError, ValueError):
+        return weights, record
+    fixed = ("metric", "value", "images_seen")
+    return weights, newer if all(newer.get(key) == record[key] for key in fixed) else record
 
 
 def assign_state(gan: GAN, arrays: dict, source="the state") -> None:

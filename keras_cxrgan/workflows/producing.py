@@ -37,6 +37,7 @@ def generate(
     grid: bool = False,
     truncation: float | None = None,
     overwrite: bool = False,
+    best: bool = False,
     batch_size: int = 32,
     report=None,
 ) -> dict:
@@ -48,6 +49,7 @@ def generate(
         source: a run directory (its newest state) or an export directory.
         grid: also write `grid.png` with the first images.
         truncation: keep latents within this distance of 0; None for all.
+        best: use a run's best checkpoint (`train --evaluate-every`) and not its newest state.
 
     Raises `ValueError` when `out` already holds files and `overwrite` is false.
     """
@@ -59,18 +61,9 @@ def generate(
         raise ValueError(f"--seed must fit in 64 bits, got {seed}")
     out = Path(out)
     _check_out(out, overwrite)
-    generator, card = load_generator(source)
+    generator, card = load_generator(source, best)
     out.mkdir(parents=True, exist_ok=True)
     _remove_generated(out)
-
-    # Whole batches always, also for the last images: the size of a batch decides the order in
-    # which TensorFlow adds, and so the last digit.
-    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
-    def sample(first):
-        latents = indexed_latents(
-            seed, first, batch_size, card["latent_dim"], card["latent_distribution"], truncation
-        )
-        return generator(latents, training=False)
 
     digits = max(6, len(str(count - 1)))
     first_images = []
@@ -78,9 +71,7 @@ def generate(
     with runs.replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(MANIFEST_COLUMNS)
-        for first in range(0, count, batch_size):
-            number = min(batch_size, count - first)
-            images = to_uint8(sample(first).numpy()[:number])
+        for first, images in sampled(generator, card, count, seed, truncation, batch_size):
             for offset, image in enumerate(images):
                 index = first + offset
                 name = f"{index:0{digits}d}.png"
@@ -98,7 +89,7 @@ def generate(
             if grid and len(first_images) < SAMPLE_COUNT:
                 first_images.extend(images[: SAMPLE_COUNT - len(first_images)])
             if report:
-                report("generating", first + number, count)
+                report("generating", first + len(images), count)
     if grid:
         write_png(out / "grid.png", image_grid(np.stack(first_images)))
     return {
@@ -108,7 +99,31 @@ def generate(
         "manifest": str(manifest),
         "grid": str(out / "grid.png") if grid else None,
         "model": card["model"],
+        "selection": card.get("selection"),  # exports of earlier versions lack it
     }
+
+
+def sampled(
+    generator: keras.Model,
+    card: dict,
+    count: int,
+    seed: int = 0,
+    truncation: float | None = None,
+    batch_size: int = 32,
+):
+    """Yield (index of the first, uint8 images (n, S, S, C)) until `count` images are made."""
+
+    # Whole batches always, also for the last images: the size of a batch decides the order in
+    # which TensorFlow adds, and so the last digit.
+    @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
+    def sample(first):
+        latents = indexed_latents(
+            seed, first, batch_size, card["latent_dim"], card["latent_distribution"], truncation
+        )
+        return generator(latents, training=False)
+
+    for first in range(0, count, batch_size):
+        yield first, to_uint8(sample(first).numpy()[: count - first])
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -136,10 +151,20 @@ def _remove_generated(out: Path) -> None:
         (out / "grid.png").unlink(missing_ok=True)
 
 
-def load_generator(source: str | Path) -> tuple[keras.Model, dict]:
-    """Return (generator, card) of a run directory or an export directory."""
+def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model, dict]:
+    """Return (generator, card) of a run directory or an export directory.
+
+    Args:
+        best: of a run, the checkpoint that scored best and not the newest state; the card's
+            `selection` then says by which score it was chosen.
+    """
     source = Path(source)
     if (source / "card.json").is_file():
+        if best:
+            raise ValueError(
+                f"{source} is an export, which holds one generator: give the run it came from with"
+                " --best, or leave --best out"
+            )
         return read_export(source)
     if not (source / "recipe.json").is_file():
         raise ValueError(
@@ -147,22 +172,38 @@ def load_generator(source: str | Path) -> tuple[keras.Model, dict]:
             " train one with cxrgan train --out RUN"
         )
     recipe = Recipe.from_json((source / "recipe.json").read_text())
-    weights, seen = state.generator_weights(source / "backup")
+    selection = None
+    if best:
+        weights, selection = state.best_weights(source / "checkpoints")
+        seen = selection["images_seen"]
+    else:
+        weights, seen = state.generator_weights(source / "backup")
     # Plain layers in float32: the weights are the same whatever trained them.
     plain = dataclasses.replace(recipe, precision="float32")
     generator, _ = build_networks(plain, fused=False)
     generator.set_weights(weights)
-    return generator, _card(recipe, source, weights, seen)
+    return generator, _card(recipe, source, weights, seen, selection)
 
 
-def export(run: str | Path, out: str | Path | None = None, *, overwrite: bool = False) -> Path:
+def export(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    best: bool = False,
+) -> Path:
     """Write a run's generator as SavedModel, `.keras` file and card; return the folder.
+
+    Args:
+        out: a folder; None for `export` in the run, or `export-best`.
+        best: the checkpoint that scored best, and not the newest state.
 
     Raises `ValueError` when the folder exists (unless `overwrite`) or cannot be written.
     """
-    out = Path(out) if out else Path(run) / "export"
+    # `export` belongs to the newest state: the end of a run writes it anew.
+    out = Path(out) if out else Path(run) / ("export-best" if best else "export")
     _check_out(out, overwrite)
-    generator, card = load_generator(run)
+    generator, card = load_generator(run, best)
 
     def latents(seed, count):
         return indexed_latents(seed, 0, count, card["latent_dim"], card["latent_distribution"])
@@ -217,7 +258,7 @@ def _first_reals(run: Path, image_size: int, count: int) -> np.ndarray:
     )
 
 
-def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
+def _card(recipe: Recipe, run: Path, weights, images_seen: int, selection: dict | None) -> dict:
     data = json.loads((run / "data.json").read_text()) if (run / "data.json").is_file() else {}
     digest = hashlib.sha256()
     for weight in weights:
@@ -229,6 +270,7 @@ def _card(recipe: Recipe, run: Path, weights, images_seen: int) -> dict:
         "model": digest.hexdigest()[:16],
         "images_seen": images_seen,
         "averaged_weights": recipe.ema_half_life > 0,
+        "selection": selection,  # the newest state is not chosen by any score
         "latent_dim": recipe.latent_dim,
         "latent_distribution": recipe.latent_distribution,
         "images": {

@@ -18,10 +18,13 @@ from keras_cxrgan.data.images import image_grid, write_png
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
+from keras_cxrgan.training.evaluating import Evaluate
 from keras_cxrgan.workflows.assembly import build_gan, load_images
 from keras_cxrgan.workflows.producing import GRID_GAP, SAMPLE_COUNT, export, is_exported
 
 STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
+MOST_REAL = 5000  # real images that generated ones are scored against
+MOST_GENERATED = 1000  # generated images of an evaluation, unless the recipe says a number
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class RunResult:
     seconds: float
     metrics: dict
     export: str | None
+    best: dict | None = None  # the checkpoint kept by --evaluate-every, and how it was chosen
     rejected: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
     notes: tuple[str, ...] = ()
 
@@ -98,7 +102,13 @@ def train(
                 runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
         except tf.errors.OpError as error:
             raise ValueError(runs.explain_stop(error, run)) from error
-        if chief and resumed_from < recipe.epochs * len(image_set.images):
+        unfinished = resumed_from < recipe.epochs * len(image_set.images)
+        evaluate = None
+        if chief and unfinished and recipe.evaluate_interval:
+            # After the networks, whose initial weights another model's would change; and before
+            # anything is written, so that features that do not exist leave nothing behind.
+            evaluate = _evaluate(recipe, run, image_set.images, report)
+        if chief and unfinished:
             runs.write_text(run / "recipe.json", recipe.to_json())
             runs.write_text(run / "data.json", json.dumps(description, indent=1) + "\n")
             runs.write_text(
@@ -115,11 +125,22 @@ def train(
             tuple(notes),
             backup_seconds,
             report,
+            evaluate,
         )
 
 
 def _fit(
-    gan, recipe, run, image_set, chief, strategy, resumed_from, notes, backup_seconds, report
+    gan,
+    recipe,
+    run,
+    image_set,
+    chief,
+    strategy,
+    resumed_from,
+    notes,
+    backup_seconds,
+    report,
+    evaluate,
 ) -> RunResult:
     images = image_set.images
     total = recipe.epochs * len(images)
@@ -139,7 +160,9 @@ def _fit(
     stop = callbacks.StopOnSignal()
     watchers = [clock, callbacks.StopOnNonFinite(recipe.precision == "mixed_float16")]
     if chief and ticks:
-        watchers += _recorders(recipe, run, images, total, resumed_from, backup_seconds)
+        watchers += _recorders(recipe, run, images, total, resumed_from)
+        watchers += [evaluate] if evaluate else []
+        watchers.append(callbacks.Backup(run / "backup", backup_seconds))
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         watchers.insert(0, stop)  # one worker that stops would leave the others waiting
     if ticks:
@@ -168,6 +191,9 @@ def _fit(
             export(run, overwrite=True)
     if stop.received == signal.SIGTERM:
         notes += ("stopped by SIGTERM",)
+    if evaluate and evaluate.failures:
+        count, last = len(evaluate.failures), evaluate.failures[-1]
+        notes += (f"evaluations that gave no score: {count}; the last {last}",)
     # Another worker's log would be the chief's, at whatever line it has reached.
     log = callbacks.read_log(run / "log.jsonl") if chief else []
     last = log[-1] if log else {}
@@ -184,13 +210,48 @@ def _fit(
         seconds=last.get("seconds", 0.0),
         metrics={name: last[name] for name in gan.trackers if name in last},
         export=str(run / "export") if chief and finished else None,
+        best=state.read_best(run / "checkpoints") if chief else None,
         rejected=image_set.rejected,
         notes=notes,
     )
 
 
-def _recorders(recipe, run, images, total, resumed_from, backup_seconds):
+def _evaluate(recipe, run, images, report) -> Evaluate:
+    """Return the callback that scores generated images, its real side computed."""
+    # Here alone, so that a run without evaluations never builds a feature extractor.
+    from keras_cxrgan.workflows.evaluating import scorer
+
+    count = recipe.evaluate_count or min(len(images), MOST_GENERATED)
+    if report:
+        report("evaluating", 0, count, "the real images first")
+    if len(images) > MOST_REAL:
+        # A bound on time and memory: the first ones after a shuffle that the seed decides.
+        chosen = np.random.default_rng(recipe.seed).permutation(len(images))[:MOST_REAL]
+        real = images[np.sort(chosen)]
+    else:
+        real = images
+    return Evaluate(
+        scorer(real, features=recipe.evaluate_features, seed=recipe.seed),
+        run,
+        interval=recipe.evaluate_interval,
+        total=recipe.epochs * len(images),
+        count=count,
+        # No recipe has a negative seed: the images that decide are neither those of the sample
+        # grids nor those of `cxrgan generate` with the run's seed or its default.
+        seed=-1 - recipe.seed,
+        metric=recipe.evaluate_metric,
+        context={"features": recipe.evaluate_features, "real_count": len(real)},
+        tensorboard=run / "tensorboard" / "evaluation",
+        report=(lambda done, total, note: report("evaluating", done, total, note))
+        if report
+        else None,
+    )
+
+
+def _recorders(recipe, run, images, total, resumed_from):
     """Return the callbacks that write into the run, and write the grid of real images."""
+    # Also when nothing is evaluated any more.
+    callbacks.forget_after(run / "metrics.jsonl", resumed_from)
     real_grid = image_grid(np.asarray(images[:SAMPLE_COUNT]), gap=GRID_GAP)
     write_png(run / "reals.png", real_grid)
     return [
@@ -204,5 +265,4 @@ def _recorders(recipe, run, images, total, resumed_from, backup_seconds):
             # A folder of its own: TensorBoard may follow only the newest file of a folder.
             tensorboard=run / "tensorboard" / "images",
         ),
-        callbacks.Backup(run / "backup", backup_seconds),
     ]

@@ -6,10 +6,14 @@ import pytest
 
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
+from keras_cxrgan.training import state
 from keras_cxrgan.training.gan import GAN
 from keras_cxrgan.training.state import (
+    best_weights,
     generator_weights,
     load_state,
+    read_best,
+    save_best,
     save_state,
     saved_states,
     state_variables,
@@ -146,3 +150,56 @@ def test_generator_weights_are_the_average_where_there_is_one(films, tmp_path, e
 def test_generator_weights_of_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no complete backup yet"):
         generator_weights(tmp_path)
+
+
+RECORD = {"metric": "kid", "value": 0.1, "images_seen": 8, "evaluations": 1}
+
+
+def test_best_weights_and_words_stay_together_whenever_a_process_is_killed(tmp_path, monkeypatch):
+    first, second = build(), build()
+    save_best(first, tmp_path, RECORD)
+
+    def kill(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(state, "write_best", kill)  # after the weights, before the words
+        save_best(second, tmp_path, RECORD | {"value": 0.05, "images_seen": 16})
+    weights, record = best_weights(tmp_path)
+    assert (record["value"], record["images_seen"]) == (0.05, 16)
+    for ours, theirs in zip(weights, second.ema_generator.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_number_of_evaluations_grows_without_new_weights(tmp_path):
+    save_best(build(), tmp_path, RECORD)
+    before = (tmp_path / "best.npz").read_bytes()
+    state.write_best(tmp_path, RECORD | {"evaluations": 9})
+    assert read_best(tmp_path)["evaluations"] == 9
+    assert (tmp_path / "best.npz").read_bytes() == before
+
+
+def test_a_best_checkpoint_that_is_missing_or_damaged_says_what_to_do(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    with pytest.raises(ValueError, match="run keeps no best checkpoint.*--evaluate-every"):
+        best_weights(folder)
+    save_best(build(), folder, RECORD)
+    (folder / "best.npz").write_bytes((folder / "best.npz").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="best.npz is damaged.*leave --best out") as error:
+        best_weights(folder)
+    assert "\n" not in str(error.value)
+    assert read_best(folder) is None  # so that a run that goes on writes a new one
+
+
+def test_a_full_disk_leaves_the_earlier_best(tmp_path, monkeypatch):
+    save_best(build(), tmp_path, RECORD)
+
+    def fill(file, **arrays):
+        file.write(b"half of a file")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fill)
+    with pytest.raises(OSError, match="No space left"):
+        save_best(build(), tmp_path, RECORD | {"value": 0.05})
+    assert read_best(tmp_path) == RECORD
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.json", "best.npz"]
