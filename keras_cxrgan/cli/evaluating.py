@@ -1,0 +1,280 @@
+"""`cxrgan evaluate` and `audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
+from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
+
+MODES = ("pytorch-fid", "legacy-tf", "clean")
+DIMS = ("64", "192", "768", "2048")
+
+_held_out_option = click.option(
+    "--held-out",
+    type=click.Path(),
+    help="Real films of other patients, never trained on: they show what copying would hide.",
+)
+_class_option = click.option(
+    "--class", "classes", multiple=True, metavar="NAME", help="Class folder of REAL; repeatable."
+)
+_features_option = click.option(
+    "--features",
+    multiple=True,
+    default=("cxr",),
+    show_default=True,
+    metavar="NAME|PATH",
+    help="cxr (ships with the package), fid2015, imagenet, random, or your own Keras model or"
+    " SavedModel; repeatable, or separated by commas.",
+)
+_preparation_options = (
+    click.option("--image-size", type=int, help="Pixels.  [default: the generator's]"),
+    click.option(
+        "--fit",
+        type=click.Choice(["crop", "pad", "stretch"]),
+        help="How real films become square.  [default: as the run's, else crop]",
+    ),
+    click.option(
+        "--clahe",
+        type=float,
+        help="CLAHE clip limit for the real films.  [default: as the run's, else 0]",
+    ),
+    click.option("-n", "--count", type=int, help="Images to make with a run.  [default: as many as REAL]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn."),
+    click.option("--best", is_flag=True, help="Of a run, take the checkpoint it kept as best."),
+    click.option(
+        "--on-bad-file",
+        type=click.Choice(["error", "skip"]),
+        default="error",
+        show_default=True,
+        help="What to do about files that cannot be read.",
+    ),
+    click.option("--no-cache", is_flag=True, help="Compute features anew and keep none."),
+    click.option(
+        "--devices", default="auto", show_default=True, help="auto, cpu, cpu:2, gpu, gpu:0,1."
+    ),
+)  # fmt: skip
+_network_options = (
+    click.option(
+        "--dims",
+        type=click.Choice(DIMS),
+        help="Layer of the Inceptions.  [default: 768, as the papers on few films]",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        default="pytorch-fid",
+        show_default=True,
+        help="Resize and range of the Inceptions; three conventions, three different numbers.",
+    ),
+    click.option(
+        "--weights",
+        multiple=True,
+        metavar="[NAME=]PATH",
+        help="File with an Inception's weights; otherwise Keras' cache, or a checked download.",
+    ),
+    click.option(
+        "--preparation",
+        metavar="range=LOW:HIGH[,size=PIXELS]",
+        help="For your own model: what grey levels 0 and 255 become, and the image size.",
+    ),
+)
+
+
+def _all(options):
+    def decorate(function):
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@main.command()
+@click.argument("real", type=click.Path())
+@click.argument("fakes", metavar="FAKE...", nargs=-1, required=True, type=click.Path())
+@_held_out_option
+@click.option(
+    "--out", type=click.Path(), help="Folder for the report.  [default: evaluations/REAL-FAKE]"
+)
+@_features_option
+@_all(_network_options)
+@_class_option
+@_all(_preparation_options)
+@click.option(
+    "--neighbours", type=int, default=5, show_default=True, help="k of precision and recall."
+)
+@click.option("--no-references", is_flag=True, help="Leave out the ladder of degraded real films.")
+@click.option("--kid-subsets", is_flag=True, help="Also KID as 100 subsets of 1,000 images.")
+@click.option(
+    "--inception-score", is_flag=True, help="Also the Inception Score (needs fid2015's weights)."
+)
+@overwrite_option
+@json_option
+@verbose_option
+def evaluate(
+    real, fakes, held_out, out, features, dims, mode, weights, preparation, classes, image_size,
+    fit, clahe, count, seed, best, on_bad_file, no_cache, devices, neighbours, no_references,
+    kid_subsets, inception_score, overwrite, as_json, verbose,
+):  # fmt: skip
+    """Score generated images against real films, with floor, error and warnings.
+
+    REAL is a folder or zip of films, or the word phantom. FAKE is a folder or zip of generated
+    images, a run, or an export; several are also compared with each other.
+
+    \b
+    cxrgan evaluate phantom runs/default-phantom            the built-in data, offline
+    cxrgan evaluate films/ runs/default-films --held-out other-patients/
+    cxrgan evaluate films/ a-images/ b-images/ --features cxr --features fid2015
+    """
+    names = _split(features)
+    out = out or _default_out("evaluations", real, classes, fakes)
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+        from keras_cxrgan.evaluation.report import tables
+    with Progress() as progress:
+        result = workflows.evaluate(
+            real,
+            fakes,
+            held_out=held_out,
+            out=out,
+            features=names,
+            dims=dims and int(dims),
+            mode=mode,
+            weights=_read_weights(weights, names),
+            preparation=preparation,
+            count=count,
+            classes=classes,
+            image_size=image_size,
+            fit=fit,
+            clahe=clahe,
+            neighbours=neighbours,
+            seed=seed,
+            best=best,
+            references=not no_references,
+            kid_subsets=kid_subsets,
+            with_inception_score=inception_score,
+            on_bad_file=on_bad_file,
+            cache=not no_cache,
+            devices=devices,
+            overwrite=overwrite,
+            report_progress=progress,
+        )
+    if as_json:
+        click.echo((Path(out) / "metrics.json").read_text(), nl=False)
+        return
+    for made in tables(result):
+        click.echo("\n" + grid(made.title, made.header, made.rows, made.note))
+    _say(result["findings"], "Findings")
+    _say(result["warnings"], "Warnings")
+    click.echo("\n" + table([("report", str(Path(out) / "report.md")), ("figures", str(out))]))
+
+
+@main.command()
+@click.argument("real", type=click.Path())
+@click.argument("fake", type=click.Path())
+@_held_out_option
+@click.option(
+    "--out", type=click.Path(), help="Folder for the report.  [default: audits/REAL-FAKE]"
+)
+@click.option(
+    "--features",
+    default="cxr",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="As of cxrgan evaluate; one.",
+)
+@_all(_network_options)
+@_class_option
+@_all(_preparation_options)
+@overwrite_option
+@json_option
+@verbose_option
+def audit(
+    real, fake, held_out, out, features, dims, mode, weights, preparation, classes, image_size,
+    fit, clahe, count, seed, best, on_bad_file, no_cache, devices, overwrite, as_json, verbose,
+):  # fmt: skip
+    """Look for copies of training films among generated images.
+
+    REAL is what the generator was trained on. Distances of generated images to it stand beside
+    those of held-out films (or, without them, of the training films to each other). No distance
+    proves that nothing was copied.
+
+    \b
+    cxrgan audit films/ runs/default-films --held-out other-patients/
+    """
+    out = out or _default_out("audits", real, classes, [fake])
+    with quiet_tensorflow(verbose):
+        from keras_cxrgan import workflows
+        from keras_cxrgan.evaluation.audit_report import tables
+    with Progress() as progress:
+        result = workflows.audit(
+            real,
+            fake,
+            held_out=held_out,
+            out=out,
+            features=features,
+            dims=dims and int(dims),
+            mode=mode,
+            weights=_read_weights(weights, [features]),
+            preparation=preparation,
+            count=count,
+            classes=classes,
+            image_size=image_size,
+            fit=fit,
+            clahe=clahe,
+            seed=seed,
+            best=best,
+            on_bad_file=on_bad_file,
+            cache=not no_cache,
+            devices=devices,
+            overwrite=overwrite,
+            report_progress=progress,
+        )
+    if as_json:
+        click.echo((Path(out) / "audit.json").read_text(), nl=False)
+        return
+    for made in tables(result):
+        click.echo("\n" + grid(made.title, made.header, made.rows, made.note))
+    _say(result["findings"], "Findings")
+    _say(result["warnings"], "Warnings")
+    click.echo(
+        "\n"
+        + table([("report", str(Path(out) / "audit.md")), ("pairs", str(Path(out) / "pairs.png"))])
+    )
+
+
+def _split(features) -> list[str]:
+    return [name.strip() for text in features for name in text.split(",") if name.strip()]
+
+
+def _read_weights(texts, names) -> dict[str, str]:
+    """Read [NAME=]PATH; a bare path belongs to the one extractor that takes weights."""
+    takers = [name for name in names if name in ("fid2015", "imagenet")]
+    read = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or name not in ("fid2015", "imagenet"):
+            if len(takers) != 1:
+                raise click.BadParameter(
+                    f"{text!r} must say which network it is for, fid2015=PATH or imagenet=PATH,"
+                    f" and --features must name it; got --features {','.join(names)}",
+                    param_hint="--weights",
+                )
+            name, path = takers[0], text
+        read[name] = path
+    return read
+
+
+def _default_out(folder, real, classes, fakes) -> str:
+    def stem(path):
+        return Path(path).resolve().stem
+
+    return str(Path(folder) / "-".join([stem(real), *classes, *map(stem, fakes)]))
+
+
+def _say(texts, title) -> None:
+    if texts:
+        click.echo("\n" + paragraphs(title, texts))

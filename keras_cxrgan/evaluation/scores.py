@@ -1,0 +1,231 @@
+"""Two sets of features -> every score beside its floor, its error and what it cannot tell.
+
+A score of generated images is never shown alone. What real images score against other real
+images at the same count (the floor) says which part of a distance is only few images, and
+degraded real images say how far a distance is in things one can see.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from keras_cxrgan.evaluation.diversity import vendi_score
+from keras_cxrgan.evaluation.frechet import frechet, frechet_floor
+from keras_cxrgan.evaluation.frechet_error import frechet_difference, frechet_standard_error
+from keras_cxrgan.evaluation.kernel_distance import kid, kid_difference, kid_floor, kid_test
+from keras_cxrgan.evaluation.neighbours import prdc
+
+PRDC = ("precision", "density", "recall", "coverage")
+METRICS = {
+    "kid": "lower",
+    "frechet": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+}
+"""The numbers that may choose a checkpoint, and which way is better."""
+
+
+def check_counts(n_real: int, n_fake: int, neighbours: int) -> None:
+    """Raise `ValueError` unless there are images enough for a score with its floor."""
+    needed = 2 * (neighbours + 2)
+    for side, count in (("REAL", n_real), ("FAKE", n_fake)):
+        if count < needed:
+            raise ValueError(
+                f"{side} has {count} image{'s' * (count != 1)}, and with --neighbours {neighbours}"
+                f" an evaluation needs at least {needed}: add images, or lower --neighbours"
+            )
+
+
+def quick_scores(real: np.ndarray, fake: np.ndarray, neighbours: int = 5) -> dict[str, float]:
+    """Return the numbers of `METRICS`, without floor or error: for a schedule during training."""
+    nearest = prdc(real, fake, k=neighbours)
+    return {
+        "kid": kid(real, fake),
+        "frechet": frechet(real, fake),
+        **{name: nearest[name] for name in PRDC},
+    }
+
+
+def score(
+    real: np.ndarray,
+    fake: np.ndarray,
+    *,
+    held_out: np.ndarray | None = None,
+    neighbours: int = 5,
+    seed: int = 0,
+    splits: int = 20,
+    permutations: int = 1000,
+) -> dict:
+    """Return all scores of fake features (M, D) against real ones (N, D), ready for JSON.
+
+    `floor` holds the same measures between random halves of the real set, and of as many fakes
+    against those halves: like with like. `vendi` is at equal counts for the same reason.
+    """
+    check_counts(len(real), len(fake), neighbours)
+    nearest = prdc(real, fake, k=neighbours)
+    return {
+        "n_real": len(real),
+        "n_fake": len(fake),
+        "dims": int(real.shape[1]),
+        "neighbours": neighbours,
+        **{name: nearest[name] for name in PRDC},
+        "expected_coverage": nearest["expected_coverage"],
+        "duplicates": nearest["warnings"],
+        "frechet": {
+            "value": frechet(real, fake),
+            "standard_error": frechet_standard_error(real, fake),
+            "rank_deficient": min(len(real), len(fake)) <= real.shape[1],
+        },
+        "kid": kid_test(real, fake, permutations=permutations, seed=seed),
+        "vendi": _vendi(real, fake, seed),
+        "floor": floor(real, fake, neighbours=neighbours, splits=splits, seed=seed),
+        "held_out": None if held_out is None else _against_held_out(real, fake, held_out, seed),
+    }
+
+
+def floor(
+    real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5, splits: int = 20, seed: int = 0
+) -> dict:
+    """Return what real halves score against each other, and equally many fakes against them."""
+    random = np.random.default_rng(seed)
+    count = min(len(real) // 2, len(fake))
+    rows = []
+    for _ in range(min(splits, 5)):  # these vary little between splits, and cost most
+        order = random.permutation(len(real))
+        half, other = real[order[:count]], real[order[count : 2 * count]]
+        some = fake[random.permutation(len(fake))[:count]]
+        rows.append([prdc(half, other, k=neighbours), prdc(half, some, k=neighbours)])
+    means = [
+        {name: float(np.mean([row[side][name] for row in rows])) for name in PRDC}
+        for side in (0, 1)
+    ]
+    return {
+        "n": count,
+        "splits": splits,
+        "frechet": frechet_floor(real, splits=splits, seed=seed, fake=fake),
+        "kid": kid_floor(real, splits=splits, seed=seed, fake=fake),
+        "real": means[0],
+        "fake": means[1],
+    }
+
+
+def _vendi(real, fake, seed) -> dict:
+    count = min(len(real), len(fake))
+    random = np.random.default_rng(seed)
+    # A Vendi score grows with the number of images, so both sides give equally many.
+    values = [
+        float(vendi_score(side[random.permutation(len(side))[:count]], seed=seed)["vendi"])
+        for side in (real, fake)
+    ]
+    return {"n": count, "real": values[0], "fake": values[1], "ratio": values[1] / values[0]}
+
+
+def _against_held_out(real, fake, held_out, seed) -> dict:
+    random = np.random.default_rng(seed)
+    count = min(len(real), len(fake), len(held_out))
+    real, fake, held_out = (
+        side[random.permutation(len(side))[:count]] for side in (real, fake, held_out)
+    )
+    return {
+        "n": count,
+        "fake_to_real": frechet(real, fake),
+        "fake_to_held_out": frechet(held_out, fake),
+        "real_to_held_out": frechet(held_out, real),
+        "fake_minus_held_out": frechet_difference(real, fake, held_out, seed=seed),
+        "kid": {
+            "fake_to_real": kid(real, fake),
+            "fake_to_held_out": kid(held_out, fake),
+            "real_to_held_out": kid(held_out, real),
+        },
+    }
+
+
+def ladder(
+    reference: np.ndarray, candidates: dict[str, np.ndarray], *, neighbours: int = 5
+) -> list[dict]:
+    """Return the scores of several sets of one size against one reference half of real films.
+
+    Where a generator's row stands among real, blurred, noisy and collapsed films says more than
+    its number. All sets must have the same count, because every score depends on it.
+    """
+    counts = {len(features) for features in candidates.values()}
+    if len(counts) != 1:
+        raise ValueError(f"the sets of a ladder must be of one size, got {sorted(counts)}")
+    return [
+        {"name": name, **quick_scores(reference, features, neighbours)}
+        for name, features in candidates.items()
+    ]
+
+
+def compare(
+    real: np.ndarray, first: np.ndarray, second: np.ndarray, *, permutations: int, seed: int
+) -> dict:
+    """Return how far the first fakes are from the reals beyond the second, with error and p."""
+    return {
+        "frechet": frechet_difference(real, first, second, seed=seed),
+        "kid": kid_difference(real, first, second, permutations=permutations, seed=seed),
+    }
+
+
+def findings(scores: dict) -> list[str]:
+    """Return in words what the scores show about variety and realism: collapse is named here."""
+    real, fake = scores["floor"]["real"], scores["floor"]["fake"]
+    vendi = scores["vendi"]
+    found = []
+    alike = vendi["ratio"] < 0.5
+    unreached = fake["recall"] < 0.1 * real["recall"] and fake["precision"] >= 0.1
+    if alike or unreached:
+        reasons = []
+        if alike:
+            reasons.append(
+                f"the generated images are as varied as {vendi['fake']:.1f} different ones where"
+                f" real films reach {vendi['real']:.1f} (Vendi score)"
+            )
+        if unreached:
+            reasons.append(
+                f"recall {fake['recall']:.2f}, where another half of the real films has"
+                f" {real['recall']:.2f}"
+            )
+        found.append(
+            "COLLAPSE: " + "; ".join(reasons) + ". A good distance does not contradict it."
+        )
+    if fake["precision"] < 0.1 * real["precision"]:
+        found.append(
+            f"NOT REALISTIC: precision {fake['precision']:.2f}, where another half of the real"
+            f" films has {real['precision']:.2f}: hardly any generated image lies among real ones."
+        )
+    held_out = scores["held_out"]
+    if held_out is not None:
+        nearer = held_out["fake_minus_held_out"]
+        if nearer["high"] < 0 and nearer["p_value"] < 0.01:
+            found.append(
+                "COPIES? The generated images are nearer to the training films"
+                f" ({held_out['fake_to_real']:.3g}) than held-out films are"
+                f" ({held_out['real_to_held_out']:.3g}, p {nearer['p_value']:.1g}): run cxrgan"
+                " audit."
+            )
+    return found
+
+
+def warnings(scores: dict) -> list[str]:
+    """Return what limits these scores: counts, rank."""
+    n_real, n_fake, dims = scores["n_real"], scores["n_fake"], scores["dims"]
+    warned = list(scores["duplicates"])
+    if scores["frechet"]["rank_deficient"]:
+        warned.append(
+            f"N < D: {min(n_real, n_fake)} images for {dims} dimensions leave the covariance"
+            " rank-deficient and the Fréchet distance biased upwards; compare it with its floor"
+            " only, and prefer KID"
+        )
+    if n_real != n_fake:
+        warned.append(
+            f"unequal counts: {n_real} real and {n_fake} generated; scores at other counts are"
+            " not comparable with these"
+        )
+    if min(n_real, n_fake) < 50:
+        warned.append(
+            f"only {min(n_real, n_fake)} images on one side: below 50 no score here is reliable"
+        )
+    return warned

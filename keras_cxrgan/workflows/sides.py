@@ -1,0 +1,334 @@
+"""The sets of images that an evaluation compares: folders, zips, runs, exports, the phantom."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_cxrgan.data.headers import read_header
+from keras_cxrgan.data.images import decode, encode_png
+from keras_cxrgan.data.phantom import phantoms
+from keras_cxrgan.data.prepare import prepare_images
+from keras_cxrgan.data.records import Record, content_hash, find_records, fingerprint
+from keras_cxrgan.workflows.producing import load_generator, sampled
+
+PHANTOM = "phantom"
+PHANTOM_COUNT = 500
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How real films become what the generator was trained on."""
+
+    image_size: int
+    fit: str = "crop"
+    clahe_clip_limit: float = 0.0
+    clahe_tiles: int = 8
+    clahe_size: int = 0
+    origin: str = ""  # where these settings come from, in words
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One set of images, uint8 (N, S, S), and everything a report must say of it."""
+
+    label: str
+    images: np.ndarray
+    hashes: tuple[str, ...]  # of the files; of the pixels where there are no files
+    names: tuple[str, ...]
+    about: dict  # ready for JSON
+    warnings: tuple[str, ...] = ()
+
+
+def is_generator(source: str | Path) -> bool:
+    """Whether a path is a run or an export, and not a set of films."""
+    source = Path(source)
+    return (source / "recipe.json").is_file() or (source / "card.json").is_file()
+
+
+def choose_preparation(
+    sources: Sequence[str],
+    *,
+    image_size: int | None = None,
+    fit: str | None = None,
+    clahe: float | None = None,
+) -> Preparation:
+    """Return the preparation of the real side: as asked for, as a run's recipe, or by size.
+
+    Args:
+        sources: the generated sides; the first run or export decides where nothing is asked.
+
+    Raises `ValueError` when runs disagree, or when no size can be found.
+    """
+    asked = {"image_size": image_size, "fit": fit, "clahe_clip_limit": clahe}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    recipes = {source: recipe_of(source) for source in sources if is_generator(source)}
+    fields = ("image_size", "fit", "clahe_clip_limit", "clahe_tiles", "clahe_size")
+    if recipes:
+        first, recipe = next(iter(recipes.items()))
+        for other, theirs in recipes.items():
+            for name in fields:
+                if name not in asked and theirs[name] != recipe[name]:
+                    flag = {"clahe_clip_limit": "--clahe"}.get(name, "--" + name.replace("_", "-"))
+                    raise ValueError(
+                        f"{first} and {other} were trained on differently prepared films"
+                        f" ({name} {recipe[name]} and {theirs[name]}): evaluate them apart, or"
+                        f" say {flag}"
+                    )
+        settings = {name: recipe[name] for name in fields} | asked
+        return Preparation(**settings, origin=f"the recipe of {first}")
+    if "image_size" not in asked:
+        sizes = Counter(size for source in sources for size in native_sizes(source))
+        if not sizes:
+            raise ValueError(f"{sources[0]} holds no PNG or JPEG whose size can be read")
+        (height, width), _ = sizes.most_common(1)[0]
+        asked["image_size"] = min(height, width)
+        return Preparation(**asked, origin=f"the size of the images of {sources[0]}")
+    return Preparation(**asked, origin="the command")
+
+
+def recipe_of(source: str | Path) -> dict:
+    """Return the recipe of a run or an export."""
+    path = Path(source) / "recipe.json"
+    try:
+        if path.is_file():
+            return json.loads(path.read_text())
+        return json.loads((Path(source) / "card.json").read_text())["recipe"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{source} has a damaged recipe ({error}); export the run again") from None
+
+
+def native_sizes(source: str) -> list[tuple[int, int]]:
+    """Return (height, width) of the images of a folder or zip, as their headers say."""
+    if source == PHANTOM:
+        return []
+    headers = (_header(record) for record in find_records(source))
+    return [(header.height, header.width) for header in headers if header]
+
+
+def _header(record: Record):
+    try:
+        return read_header(record.read())
+    except (OSError, ValueError):
+        return None  # preparing the file reports it
+
+
+def load_side(
+    source: str,
+    preparation: Preparation,
+    *,
+    role: str,
+    count: int | None = None,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    best: bool = False,
+    on_bad_file: str = "error",
+    cache_dir: Path | None = None,
+    memory_budget: int = 2 * 2**30,
+    progress=None,
+) -> Side:
+    """Return the images of a source, prepared.
+
+    Args:
+        role: "real" films are prepared as for training; "fake" images are taken as they are, but
+            for their size.
+        count: of a run or export, how many images to make; of films, a seeded choice of so many.
+        best: of a run, take the checkpoint kept by `--evaluate-every`.
+    """
+    if source == PHANTOM:
+        return _phantom_side(preparation, role, count, classes)
+    if is_generator(source):
+        return _generated_side(source, preparation, count, seed, best, memory_budget, progress)
+    records = find_records(source, tuple(classes))
+    found = len(records)
+    if count and count < found:
+        chosen = np.sort(np.random.default_rng(seed).permutation(found)[:count])
+        records = [records[index] for index in chosen]
+    headers = [header for header in map(_header, records) if header]
+    clahe = {} if role == "fake" else {
+        "clahe_clip_limit": preparation.clahe_clip_limit,
+        "clahe_tiles": preparation.clahe_tiles,
+        "clahe_size": preparation.clahe_size,
+    }  # fmt: skip
+    images = prepare_images(
+        records,
+        preparation.image_size,
+        fit=preparation.fit,
+        on_bad_file=on_bad_file,
+        cache_dir=cache_dir,
+        memory_budget=memory_budget,
+        progress=progress,
+        **clahe,
+    )
+    codecs = Counter(header.codec for header in headers)
+    sizes = Counter((header.height, header.width) for header in headers)
+    deep = sum(header.bits > 8 for header in headers)
+    about = {
+        "source": str(source),
+        "kind": "files",
+        "classes": list(classes),
+        "count": len(images.images),
+        "found": found,
+        "fingerprint": images.fingerprint,
+        "codecs": dict(codecs),
+        "native_sizes": {f"{height}x{width}": n for (height, width), n in sizes.most_common(10)},
+        "deeper_than_8_bits": deep,
+        "rejected": [list(item) for item in images.rejected],
+    }
+    return Side(
+        label=_label(source, classes),
+        images=images.images,
+        hashes=images.hashes,
+        names=tuple(record.name for record in images.records),
+        about=about,
+        warnings=tuple(_file_warnings(source, sizes, deep, images, preparation)),
+    )
+
+
+def _file_warnings(source, sizes, deep, images, preparation):
+    if images.rejected:
+        names = ", ".join(f"{name} ({reason})" for name, reason in images.rejected[:3])
+        more = f" and {len(images.rejected) - 3} more" if len(images.rejected) > 3 else ""
+        yield f"left out of {source}: {_count(len(images.rejected), 'file')}: {names}{more}"
+    if len(sizes) > 1:
+        common = "x".join(map(str, sizes.most_common(1)[0][0]))
+        other = sum(sizes.values()) - sizes.most_common(1)[0][1]
+        yield (
+            f"mixed sizes in {source}: {other} of {sum(sizes.values())} images are not {common};"
+            f" all were brought to {preparation.image_size}x{preparation.image_size}"
+        )
+    if deep:
+        yield (
+            f"{source}: {_count(deep, 'image')} of more than 8 bits without a stated window,"
+            " windowed between the 0.1 and 99.9 percentiles of each"
+        )
+    repeated = len(images.hashes) - len(set(images.hashes))
+    if repeated:
+        yield f"{source}: {_count(repeated, 'file')} repeating another byte for byte"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _generated_side(source, preparation, count, seed, best, memory_budget, progress) -> Side:
+    generator, card = load_generator(source, best=best)
+    size = card["recipe"]["image_size"]
+    if size != preparation.image_size:
+        raise ValueError(
+            f"{source} makes images of {size} pixels and the evaluation is at"
+            f" {preparation.image_size}: say --image-size {size}"
+        )
+    count = count or PHANTOM_COUNT
+    images = _room(count, size, memory_budget)
+    for first, block in sampled(generator, card, count, seed=seed):
+        images[first : first + len(block)] = _grey(block)
+        if progress:
+            progress(first + len(block), count)
+    hashes = tuple(content_hash(image.tobytes()) for image in images)
+    label = Path(source).resolve().name + (" (best)" if best else "")
+    return Side(
+        label=label,
+        images=images,
+        hashes=hashes,
+        names=tuple(f"{label} #{index}" for index in range(count)),
+        about={
+            "source": str(source),
+            "kind": "generator",
+            "count": count,
+            "fingerprint": fingerprint(hashes),
+            "seed": seed,
+            **{
+                key: card.get(key)
+                for key in ("model", "images_seen", "averaged_weights", "selection", "data")
+            },
+        },
+    )
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    if images.shape[-1] == 1:
+        return images[..., 0]
+    # What reading the written PNG file gives, to the bit.
+    return np.stack([decode(encode_png(image)) for image in images])
+
+
+def _room(count: int, size: int, memory_budget: int) -> np.ndarray:
+    shape = (count, size, size)
+    if count * size * size <= memory_budget:
+        return np.empty(shape, np.uint8)
+    # The file has no name any more and goes away with the array.
+    return np.memmap(tempfile.TemporaryFile(), np.uint8, shape=shape)
+
+
+def _phantom_side(preparation, role, count, classes) -> Side:
+    # Training draws them with the seed 0; those held out are other patients.
+    seed = 1 if role == "held-out" else 0
+    images, _ = phantoms(
+        count or PHANTOM_COUNT,
+        preparation.image_size,
+        labels=tuple(classes) or ("normal",),
+        seed=seed,
+    )
+    hashes = tuple(content_hash(image.tobytes()) for image in images)
+    about = {
+        "source": PHANTOM,
+        "kind": "phantom",
+        "classes": list(classes),
+        "count": len(images),
+        "fingerprint": fingerprint(hashes),
+        "seed": seed,
+    }
+    names = tuple(f"phantom-{seed}-{index:05d}" for index in range(len(images)))
+    return Side(_label(PHANTOM, classes), images, hashes, names, about)
+
+
+def _label(source, classes) -> str:
+    return "-".join([Path(source).resolve().name if source != PHANTOM else PHANTOM, *classes])
+
+
+def pair_warnings(real: Side, fake: Side) -> list[str]:
+    """Return what is suspicious about two sides being compared with each other."""
+    warned = []
+    same = len(set(real.hashes) & set(fake.hashes))
+    if same:
+        warned.append(
+            f"{same} of {len(fake.hashes)} images of {fake.label} are in {real.label}, byte for byte"
+        )
+    trained_on = (fake.about.get("data") or {}).get("fingerprint")
+    if trained_on and trained_on == real.about["fingerprint"]:
+        warned.append(
+            f"{real.label} is what {fake.label} was trained on: a generator that copies its films"
+            " scores best here; judge it with --held-out films it never saw"
+        )
+    codecs = set(real.about.get("codecs", {})) | set(fake.about.get("codecs", {}))
+    mixed = [side.label for side in (real, fake) if len(side.about.get("codecs", {})) > 1]
+    if mixed or len(codecs) > 1:
+        warned.append(
+            "mixed codecs ("
+            + "; ".join(
+                f"{side.label}: " + ", ".join(f"{n} {codec}" for codec, n in codecs.items())
+                for side in (real, fake)
+                if (codecs := side.about.get("codecs"))
+            )
+            + "): JPEG alone moves these scores; write generated images as PNG and know your reals"
+        )
+    theirs, ours = (set(side.about.get("native_sizes", {})) for side in (fake, real))
+    if ours and theirs and ours != theirs:
+        warned.append(
+            "different preprocessing of the two sides: "
+            + f"{real.label} came as {_few(ours)}, {fake.label} as {_few(theirs)}; both were"
+            " brought to one size here (areas averaged, centre cropped), which must be what the"
+            " generator was trained on: see --fit and --clahe"
+        )
+    return warned
+
+
+def _few(sizes) -> str:
+    return ", ".join(sorted(sizes)[:3]) + (" and others" if len(sizes) > 3 else "")
