@@ -1,7 +1,7 @@
-"""Speed and memory of a recipe's whole training step, as ratios within one process.
+"""Speed and memory of a recipe's training step, and of an evaluation, in fresh processes.
 
-Each measurement runs in a fresh process, several times, because a slow start of the data
-pipeline or a busy machine would show in some of them only.
+Each measurement runs several times, because a slow start of the data pipeline or a busy machine
+would show in some of them only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ def measure(recipe_json: str, steps: int) -> dict:
 
     For recipes that upsample by resizing, also of the plain layers against the fused ones.
     """
-    import resource
-
     import numpy as np
     import tensorflow as tf
 
@@ -53,21 +51,95 @@ def measure(recipe_json: str, steps: int) -> dict:
     if recipe.upsampling == "resize":
         result["plain_layers"] = fit(build_gan(recipe, fused=False))
         result["fused_over_plain"] = result["fit"] / result["plain_layers"]
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    result["peak_mib"] = _peak_mib()
     return result
+
+
+def measure_evaluation(extractor: str, options_json: str) -> dict:
+    """Return the seconds that features and scores of two sets of images take, and the peak memory.
+
+    Features are those of `count` + `count` images of random pixels, without a cache; scores are
+    everything that `cxrgan evaluate` prints of them except the ladder.
+    """
+    import numpy as np
+
+    from keras_cxrgan.evaluation.extractors import build_extractor
+    from keras_cxrgan.evaluation.features import extract
+    from keras_cxrgan.evaluation.scores import score
+
+    options = json.loads(options_json)
+    count, size = options["count"], options["image_size"]
+    seconds = {}
+
+    def timed(name, function):
+        began = time.perf_counter()
+        value = function()
+        seconds[name] = time.perf_counter() - began
+        return value
+
+    shape = (2 * count, size, size)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    network = timed(
+        "building",
+        lambda: build_extractor(
+            extractor,
+            dims=options["dims"],
+            weights=options["weights"],
+            preparation=options["preparation"],
+        ),
+    )
+    timed("tracing", lambda: extract(network, images[:1]))
+    features = timed("features", lambda: extract(network, images))
+    timed("scores", lambda: score(features[:count], features[count:]))
+    return {
+        **seconds,
+        "images_per_second": 2 * count / seconds["features"],
+        "dims": network.dims,
+        "peak_mib": _peak_mib(),
+    }
+
+
+def _peak_mib() -> float:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def benchmark(recipe, *, steps: int = 20, processes: int = 3, report=None) -> list[dict]:
     """Return `measure` of a `Recipe` in each of several fresh processes."""
+    return _repeat(["measure", recipe.to_json(), str(steps)], processes, report)
+
+
+def benchmark_evaluation(
+    extractor: str,
+    *,
+    count: int = 1000,
+    image_size: int = 64,
+    dims: int | None = None,
+    weights: str | None = None,
+    preparation: str | None = None,
+    processes: int = 3,
+    report=None,
+) -> list[dict]:
+    """Return `measure_evaluation` of an extractor in each of several fresh processes."""
+    options = {
+        "count": count, "image_size": image_size, "dims": dims, "weights": weights,
+        "preparation": preparation,
+    }  # fmt: skip
+    return _repeat(["measure_evaluation", extractor, json.dumps(options)], processes, report)
+
+
+def _repeat(arguments: list[str], processes: int, report) -> list[dict]:
     results = []
     for index in range(processes):
         if report:
             report("measuring", index, processes)
-        command = [sys.executable, "-m", "keras_cxrgan.benchmark", recipe.to_json(), str(steps)]
+        command = [sys.executable, "-m", "keras_cxrgan.benchmark", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise ValueError(f"the measurement failed: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip().splitlines()[-1].removeprefix("ValueError: ")
+            raise ValueError(f"the measurement failed: {reason}")
         results.append(json.loads(done.stdout.splitlines()[-1]))
     if report:
         report("measuring", processes, processes)
@@ -75,4 +147,7 @@ def benchmark(recipe, *, steps: int = 20, processes: int = 3, report=None) -> li
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    if sys.argv[1] == "measure":
+        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
+    else:
+        print(json.dumps(measure_evaluation(sys.argv[2], sys.argv[3])))

@@ -84,7 +84,17 @@ MAY_IMPORT = {
     "workflows.sides": (None, None),
     "workflows.evaluating": (None, None),
     "workflows.auditing": (None, None),
-    "benchmark": ({"data.batches", "recipe", "workflows"}, {"tensorflow"}),
+    "benchmark": (
+        {
+            "data.batches",
+            "recipe",
+            "workflows",
+            "evaluation.extractors",
+            "evaluation.features",
+            "evaluation.scores",
+        },
+        {"tensorflow"},
+    ),
     "cli.base": ({"", "recipe"}, set()),
     "cli.training": ({"cli.base", "recipe", "terminal", "workflows", "benchmark"}, set()),
     "cli.evaluating": (
@@ -92,6 +102,7 @@ MAY_IMPORT = {
             "cli.base",
             "terminal",
             "workflows",
+            "benchmark",
             "evaluation.report",
             "evaluation.audit_report",
         },

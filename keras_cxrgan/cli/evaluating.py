@@ -56,19 +56,20 @@ _preparation_options = (
         "--devices", default="auto", show_default=True, help="auto, cpu, cpu:2, gpu, gpu:0,1."
     ),
 )  # fmt: skip
+_mode_option = click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="pytorch-fid",
+    show_default=True,
+    help="Resize and range of the Inceptions; three conventions, three different numbers.",
+)
 _network_options = (
     click.option(
         "--dims",
         type=click.Choice(DIMS),
         help="Layer of the Inceptions.  [default: 768, as the papers on few films]",
     ),
-    click.option(
-        "--mode",
-        type=click.Choice(MODES),
-        default="pytorch-fid",
-        show_default=True,
-        help="Resize and range of the Inceptions; three conventions, three different numbers.",
-    ),
+    _mode_option,
     click.option(
         "--weights",
         multiple=True,
@@ -85,7 +86,7 @@ _network_options = (
 
 def _all(options):
     def decorate(function):
-        for option in reversed(options):
+        for option in reversed(tuple(options)):
             function = option(function)
         return function
 
@@ -244,6 +245,59 @@ def audit(
         "\n"
         + table([("report", str(Path(out) / "audit.md")), ("pairs", str(Path(out) / "pairs.png"))])
     )
+
+
+@main.command("benchmark-evaluation")
+@_features_option
+@click.option(
+    "-n", "--count", type=click.IntRange(20), default=1000, show_default=True, help="Images a side."
+)
+@click.option("--image-size", type=click.IntRange(8), default=64, show_default=True, help="Pixels.")
+@_all(option for option in _network_options if option is not _mode_option)
+@click.option(
+    "--processes", type=click.IntRange(1), default=3, show_default=True, help="Fresh processes."
+)
+@json_option
+def benchmark_evaluation(
+    features, count, image_size, dims, weights, preparation, processes, as_json
+):
+    """Measure the seconds and memory that extractors and scores take."""
+    from keras_cxrgan.benchmark import benchmark_evaluation as measure
+
+    names = _split(features)
+    paths = _read_weights(weights, names)
+    with Progress() as progress:
+        results = {
+            name: measure(
+                name,
+                count=count,
+                image_size=image_size,
+                dims=dims and int(dims),
+                weights=paths.get(name),
+                preparation=preparation,
+                processes=processes,
+                report=progress,
+            )
+            for name in names
+        }
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    rows = [
+        (
+            f"{name}, {runs[0]['dims']} dims",
+            *(
+                " ".join(f"{run[key]:.1f}" for run in runs)
+                for key in ("building", "tracing", "features", "scores")
+            ),
+            " ".join(f"{run['images_per_second']:.0f}" for run in runs),
+            " ".join(f"{run['peak_mib'] / 1024:.2f}" for run in runs),
+        )
+        for name, runs in results.items()
+    ]
+    header = ("", "build s", "trace s", "features s", "scores s", "images/s", "peak GiB")
+    title = f"{count:,} + {count:,} images of {image_size}x{image_size}, one number a process"
+    click.echo("\n" + grid(title, header, rows))
 
 
 def _split(features) -> list[str]:
