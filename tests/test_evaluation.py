@@ -1,5 +1,6 @@
 """`evaluate` and `audit` as a user calls them, with a small network of the user's own."""
 
+import hashlib
 import json
 import re
 
@@ -11,6 +12,9 @@ from click.testing import CliRunner
 
 from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
+from keras_cxrgan.evaluation import torch_weights
+from keras_cxrgan.evaluation.inception import random_state_dict
+from keras_cxrgan.evaluation.report import tables
 from keras_cxrgan.recipe import Recipe
 
 SIDE = 64
@@ -241,6 +245,27 @@ def test_generating_and_reading_the_files_back_gives_the_same_scores(
     warned = " ".join(of_run["warnings"])
     assert "is what run was trained on" in warned
     assert "is what run was trained on" not in " ".join(of_files["warnings"])
+
+
+def test_numbers_that_want_thousands_of_images_are_refused_below(judge):
+    with pytest.raises(ValueError, match="5,?000"):
+        judge(["good"], frechet_infinity=True)
+    with pytest.raises(ValueError, match="1,?000"):
+        judge(["good"], kid_subsets=True)
+
+
+def test_the_inception_score_comes_with_the_sentence_on_its_meaning(
+    judge, sets, tmp_path, monkeypatch
+):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"stands for the file that is read below")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(torch_weights.FID_WEIGHTS, "sha256", digest)
+    monkeypatch.setattr(torch_weights, "read_state_dict", lambda _: random_state_dict(0))
+    result = judge(["few"], with_inception_score=True, weights={"fid2015": str(path)})
+    score = result["appearance"][0]["inception_score"]
+    assert 1 <= score["mean"] <= 2  # two images a split
+    assert "means little for chest" in tables(result)[-1].note
 
 
 def audit(sets, network, fake, **arguments):

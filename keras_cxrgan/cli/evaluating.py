@@ -110,6 +110,11 @@ def _all(options):
 @click.option("--no-references", is_flag=True, help="Leave out the ladder of degraded real films.")
 @click.option("--kid-subsets", is_flag=True, help="Also KID as 100 subsets of 1,000 images.")
 @click.option(
+    "--frechet-infinity",
+    is_flag=True,
+    help="Also the Fréchet distance extrapolated to endlessly many images (from 5,000 on).",
+)
+@click.option(
     "--inception-score", is_flag=True, help="Also the Inception Score (needs fid2015's weights)."
 )
 @overwrite_option
@@ -118,7 +123,7 @@ def _all(options):
 def evaluate(
     real, fakes, held_out, out, features, dims, mode, weights, preparation, classes, image_size,
     fit, clahe, count, seed, best, on_bad_file, no_cache, devices, neighbours, no_references,
-    kid_subsets, inception_score, overwrite, as_json, verbose,
+    kid_subsets, frechet_infinity, inception_score, overwrite, as_json, verbose,
 ):  # fmt: skip
     """Score generated images against real films, with floor, error and warnings.
 
@@ -156,6 +161,7 @@ def evaluate(
             best=best,
             references=not no_references,
             kid_subsets=kid_subsets,
+            frechet_infinity=frechet_infinity,
             with_inception_score=inception_score,
             on_bad_file=on_bad_file,
             cache=not no_cache,

@@ -338,7 +338,7 @@ def _warnings(
         )
     if duplicates["near_pairs"]:
         sentences.append(
-            f"{len(duplicates['near_pairs'])} pairs of training images are duplicates or nearly "
-            f"so ({duplicates['exact']} images exactly)"
+            f"pairs of training images that are duplicates or nearly so: "
+            f"{len(duplicates['near_pairs'])} (images repeated exactly: {duplicates['exact']})"
         )
     return sentences

@@ -98,6 +98,9 @@ def _distances(block: dict) -> Table:
                 f"{kid['p_value']:.3f}",
             )
         )
+        if "infinity" in frechet:
+            value = frechet["infinity"]["frechet_infinity"]
+            rows.append(("  extrapolated to endlessly many images", f"{value:.4g}", "", ""))
         if "subsets" in kid:
             subsets = kid["subsets"]
             rows.append(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import keras_cxrgan
-from keras_cxrgan.evaluation import degradations, kernel_distance, pictures, report, scores
+from keras_cxrgan.evaluation import degradations, frechet, kernel_distance, pictures, report, scores
 from keras_cxrgan.evaluation.appearance import (
     grey_histogram,
     histogram_distance,
@@ -66,6 +66,7 @@ def evaluate(
     best: bool = False,
     references: bool = True,
     kid_subsets: bool = False,
+    frechet_infinity: bool = False,
     with_inception_score: bool = False,
     on_bad_file: str = "error",
     cache: bool = True,
@@ -83,6 +84,8 @@ def evaluate(
         features: names of extractors or paths of models; all scores are given for each.
         weights: file of weights by extractor name.
         count: images made with a run or export; None for as many as real films.
+        kid_subsets, frechet_infinity, with_inception_score: more numbers, for comparison with
+            papers that print them; the first two want thousands of images.
         references: also score degraded real films, so that a reader sees where a score lies.
 
     Raises `ValueError` with one clear line for everything a user can mend.
@@ -160,10 +163,15 @@ def evaluate(
         )
         block = {
             "features": extractor.identity(),
-            "scores": _scores(extractor, seen, prepared, neighbours, seed, kid_subsets, progress),
+            "scores": _scores(extractor, seen, prepared, neighbours, seed, progress),
             "comparisons": _comparisons(seen, seed),
             "ladder": None,
         }
+        for entry, fake in zip(block["scores"], seen.fakes):
+            if kid_subsets:
+                entry["kid"]["subsets"] = kernel_distance.kid_subsets(seen.real, fake, seed=seed)
+            if frechet_infinity:
+                entry["frechet"]["infinity"] = frechet.frechet_infinity(seen.real, fake, seed=seed)
         if references:
             block["ladder"] = _ladder(
                 seen, functools.partial(features_of, extractor), neighbours, seed
@@ -237,15 +245,13 @@ class _Seen:
     held_out: np.ndarray | None
 
 
-def _scores(extractor, seen, prepared, neighbours, seed, kid_subsets, progress) -> list[dict]:
+def _scores(extractor, seen, prepared, neighbours, seed, progress) -> list[dict]:
     entries = []
     for number, (side, fake) in enumerate(zip(seen.fake_sides, seen.fakes)):
         progress("scores", number, len(seen.fakes))
         entry = scores.score(
             seen.real, fake, held_out=seen.held_out, neighbours=neighbours, seed=seed
         )
-        if kid_subsets:
-            entry["kid"]["subsets"] = kernel_distance.kid_subsets(seen.real, fake, seed=seed)
         fingerprints = [seen.real_side.about["fingerprint"], side.about["fingerprint"]]
         decides = [extractor.identity(), vars(prepared), fingerprints, neighbours, seed]
         entries.append({"fake": side.label, "provenance": report.provenance(decides), **entry})
