@@ -367,3 +367,9 @@ def test_another_evaluation_is_not_written_over(sets, network, judge, tmp_path):
     judge(["good"], out=tmp_path / "out")  # the same again is welcome
     judge(["noise"], out=tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "metrics.json").read_bytes() != before
+
+
+def test_faults_finer_than_the_network_sees_are_warned_about(judge):
+    warned = " ".join(judge(["few"])["warnings"])
+    assert "small.keras sees images of 64 pixels shrunk to 32" in warned
+    assert "shrunk" not in " ".join(judge(["few"], image_size=32)["warnings"])

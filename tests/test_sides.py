@@ -52,7 +52,7 @@ def test_mixed_sizes_are_brought_to_one_and_counted(films, tmp_path):
     source = write(tmp_path / "films", [*films[:5], np.zeros((40, 50), np.uint8)])
     side = load_side(source, Preparation(32), role="fake")
     assert side.images.shape == (6, 32, 32)
-    assert any("1 of 6 images are not 32x32" in text for text in side.warnings)
+    assert any("2 sizes among 6 images, most often 32x32 (5)" in text for text in side.warnings)
     assert sorted(native_sizes(source)) == [(32, 32)] * 5 + [(40, 50)]
 
 

@@ -8,6 +8,7 @@ more. Each carries the SHA-256 of its weights, which every score is reported wit
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cxrgan.evaluation import encoder, inception, torch_weights
-from keras_cxrgan.evaluation.resize import MODES, prepare_for_inception
+from keras_cxrgan.evaluation.resize import INCEPTION_SIZE, MODES, prepare_for_inception
 
 INCEPTION_DIMS = (64, 192, 768, 2048)
 DEFAULT_DIMS = 768
@@ -41,6 +42,7 @@ class Extractor:
     name: str  # as given to --features
     score: str  # what a Fréchet distance of these features may be called
     dims: int
+    input_size: int  # pixels; larger images are shrunk to it
     preparation: str  # resize and range, in words or as the name of a mode
     weights: str  # SHA-256 of the weights
     verified: bool  # the weights are the published ones
@@ -50,8 +52,11 @@ class Extractor:
 
     def identity(self) -> dict:
         """Return what decides the features, ready for JSON."""
-        names = ("name", "score", "dims", "preparation", "weights", "verified", "about")
-        return {name: getattr(self, name) for name in names}
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("prepare", "model")
+        }
 
 
 def build_extractor(
@@ -107,6 +112,7 @@ def build_cxr() -> Extractor:
         name="cxr",
         score="FD-cxr",
         dims=model.output_shape[-1],
+        input_size=encoder.IMAGE_SIZE,
         preparation=f"grey, {encoder.IMAGE_SIZE} px, [-1, 1]",
         weights=digest,
         verified=True,
@@ -186,6 +192,7 @@ def _inception(name, score, dims, mode, model, digest, *, verified, about) -> Ex
         name=name,
         score=score,
         dims=model.output_shape[-1],
+        input_size=INCEPTION_SIZE,
         preparation=mode,
         weights=digest,
         verified=verified,
@@ -264,6 +271,7 @@ def build_custom(path: Path, preparation: str | None) -> Extractor:
         name=str(path),
         score=f"FD-{path.stem}",
         dims=int(features.shape[1]),
+        input_size=size,
         preparation=f"size={size},range={low:g}:{high:g},channels={shape[-1]}",
         weights=_hash_path(path),
         verified=False,

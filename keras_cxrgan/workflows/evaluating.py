@@ -341,6 +341,15 @@ def _warnings(real, fakes, held_out, extractors, blocks) -> list[str]:
     warned += [
         text for block in blocks for entry in block["scores"] for text in scores.warnings(entry)
     ]
+    size = real.images.shape[1]
+    for extractor in extractors:
+        if size > extractor.input_size:
+            aliased = extractor.preparation in ("pytorch-fid", "legacy-tf")
+            warned.append(
+                f"{extractor.name} sees images of {size} pixels shrunk to {extractor.input_size}"
+                f"{', without antialiasing (--mode clean has it)' if aliased else ''}: finer faults"
+                " are invisible to it; the spectrum shows them"
+            )
     warned += [
         f"unverified weights: {extractor.name} ({extractor.about})"
         for extractor in extractors

@@ -197,11 +197,10 @@ def _file_warnings(source, sizes, deep, images, preparation):
         more = f" and {len(images.rejected) - 3} more" if len(images.rejected) > 3 else ""
         yield f"left out of {source}: {_count(len(images.rejected), 'file')}: {names}{more}"
     if len(sizes) > 1:
-        common = "x".join(map(str, sizes.most_common(1)[0][0]))
-        other = sum(sizes.values()) - sizes.most_common(1)[0][1]
+        (height, width), common = sizes.most_common(1)[0]
         yield (
-            f"mixed sizes in {source}: {other} of {sum(sizes.values())} images are not {common};"
-            f" all were brought to {preparation.image_size}x{preparation.image_size}"
+            f"mixed sizes in {source}: {len(sizes)} sizes among {sum(sizes.values())} images, most"
+            f" often {height}x{width} ({common}); all were brought to {preparation.image_size}x{preparation.image_size}"
         )
     if deep:
         yield (

@@ -24,7 +24,7 @@ def tiny_extractor(model=None, **changes):
             ]
         )
     fields = dict(
-        name="tiny", score="FD-tiny", dims=8, preparation="none", weights="0" * 64,
+        name="tiny", score="FD-tiny", dims=8, input_size=32, preparation="none", weights="0" * 64,
         verified=True, about="a test", prepare=prepare, model=model,
     )  # fmt: skip
     return Extractor(**(fields | changes))

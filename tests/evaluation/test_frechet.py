@@ -36,8 +36,6 @@ def trace(*sets):
     return sum(rows.var(axis=0, ddof=1).sum() for rows in sets)
 
 
-
-
 # Values.
 
 

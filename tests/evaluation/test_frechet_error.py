@@ -166,9 +166,7 @@ def test_sets_of_unequal_counts_are_compared_at_the_smaller_one():
 def test_the_interval_of_a_difference_holds_the_truth(n, dims):
     rng = np.random.default_rng(10)
     results = [
-        frechet_difference(
-            draw(n, dims, rng), draw(n, dims, rng, 1.2), draw(n, dims, rng, 1.25)
-        )
+        frechet_difference(draw(n, dims, rng), draw(n, dims, rng, 1.2), draw(n, dims, rng, 1.25))
         for _ in range(120)
     ]
     differences = [result["difference"] for result in results]
