@@ -194,7 +194,7 @@ def test_whatever_decides_a_score_changes_its_provenance(judge, results, sets, t
     ]  # fmt: skip
     others = [only(judge(**({"fakes": ["good"]} | change)))["provenance"] for change in changes]
     inceptions = [
-        only(judge(["good"], features=("random",), dims=64, mode=mode))["provenance"]
+        only(judge(["few"], "few", features=("random",), dims=64, mode=mode))["provenance"]
         for mode in ("pytorch-fid", "legacy-tf")
     ]
     assert len({first, *others, *inceptions}) == 1 + len(others) + len(inceptions)

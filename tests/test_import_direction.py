@@ -70,7 +70,7 @@ MAY_IMPORT = {
     ),
     "evaluation.report": (set(), set()),
     "evaluation.audit_report": ({"evaluation.report"}, set()),
-    "evaluation.pictures": (set(), {"matplotlib"}),
+    "evaluation.pictures": ({"evaluation.report"}, {"matplotlib"}),
     "sharing.export": (set(), {"tensorflow", "keras"}),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
     "runs": (

@@ -8,6 +8,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from keras_cxrgan.evaluation.report import short
+
+REAL_RUNGS = ("another half of the real films", "held-out films")
 INK, ACCENT, SOFT = "#222222", "#c1440e", "#b8c4cc"
 
 
@@ -23,35 +26,36 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def ladder(result: dict, path: Path) -> None:
-    """Draw a bar for each rung of the ladder: real films, degraded ones, generated ones."""
+    """Draw each rung of the ladder: real films, degraded ones, generated ones."""
     blocks = [block for block in result["extractors"] if block["ladder"]]
     rungs = max(len(block["ladder"]["rows"]) for block in blocks)
-    figure = _figure(7, (0.6 + 0.28 * rungs) * len(blocks))
+    figure = _figure(7, (0.7 + 0.26 * rungs) * len(blocks))
     for axes, block in zip(np.atleast_1d(figure.subplots(len(blocks))), blocks):
-        rows = block["ladder"]["rows"][::-1]
-        names = [row["name"] for row in rows]
-        colours = [
-            ACCENT if name in block["ladder"]["fakes"] else INK if "real" in name or "held" in name
-            else SOFT
-            for name in names
-        ]  # fmt: skip
-        values = [row["frechet"] for row in rows]
-        axes.barh(range(len(rows)), values, color=colours)
-        axes.set_yticks(range(len(rows)), names, fontsize=8)
-        for place, (value, row) in enumerate(zip(values, rows)):
+        rows, fakes = block["ladder"]["rows"][::-1], block["ladder"]["fakes"]
+        for place, row in enumerate(rows):
+            real = row["name"] in REAL_RUNGS
+            colour = ACCENT if row["name"] in fakes else INK if real else SOFT
+            axes.plot(max(row["frechet"], 1e-9), place, "o", color=colour, markersize=6)
             axes.annotate(
-                f" {value:.3g}   recall {row['recall']:.2f}",
-                (value, place),
+                f"{short(row['frechet'])}   recall {row['recall']:.2f}",
+                (max(row["frechet"], 1e-9), place),
+                xytext=(8, 0),
+                textcoords="offset points",
                 va="center",
                 fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )
-        axes.set_xlim(0, max(values) * 1.3)
+        axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * (high / low) ** 0.35)  # room for the last number
+        axes.grid(axis="y", color=SOFT, linewidth=0.5)
         axes.set_title(
             f"{block['features']['score']} to one half of the real films,"
             f" {block['ladder']['n']:,} images each",
             fontsize=9,
         )
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
     _save(figure, path)
 
 

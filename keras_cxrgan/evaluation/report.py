@@ -20,7 +20,8 @@ Precision and density say how many generated images lie among real ones (fidelit
 coverage say how much of the real variety they reach (diversity). A distance alone says neither: a
 generator that repeats a few good films can score a good one. The floor is what one half of the
 real films scores against the other half at the same count: no generator should be expected below
-it. Scores of other extractors, modes, counts or preparations are not comparable with these.
+it. Errors and p-values count images as independent: several films of one patient make them too
+small. Scores of other extractors, modes, counts or preparations are not comparable with these.
 These measures compare sets of images; they say nothing about diagnosis.
 """
 
@@ -95,7 +96,7 @@ def _distances(block: dict) -> Table:
                 f"{entry['fake']} ({entry['n_real']:,} real, {entry['n_fake']:,} fake)",
                 plus_minus(frechet["value"], frechet["standard_error"]),
                 plus_minus(1000 * kid["kid"], 1000 * kid["standard_error"]),
-                f"{kid['p_value']:.3f}",
+                p_value(kid["p_value"]),
             )
         )
         if "infinity" in frechet:
@@ -141,7 +142,7 @@ def _held_out(block: dict) -> Table:
             ("real films to held-out films", "real_to_held_out"),
         ):
             rows.append(
-                (f"{name}, {values['n']:,} each", f"{values[key]:.4g}", f"{1000 * kid[key]:.3g}")
+                (f"{name}, {values['n']:,} each", short(values[key]), short(1000 * kid[key]))
             )
     return Table(
         f"{block['features']['name']}: films the generator never saw",
@@ -156,8 +157,8 @@ def _ladder(block: dict) -> Table:
     rows = tuple(
         (
             ("> " if row["name"] in ladder["fakes"] else "  ") + row["name"],
-            f"{row['frechet']:.4g}",
-            f"{1000 * row['kid']:.3g}",
+            short(row["frechet"]),
+            short(1000 * row["kid"]),
             *_prdc(row),
         )
         for row in ladder["rows"]
@@ -187,9 +188,9 @@ def _comparisons(block: dict) -> Table:
                 (
                     f"{pair['first']} minus {pair['second']}",
                     block["features"]["score"] if name == "frechet" else "KID x 1000",
-                    f"{scale * values['difference']:.4g}",
-                    f"{scale * values['low']:.4g} to {scale * values['high']:.4g}",
-                    f"{values['p_value']:.3g}",
+                    short(scale * values["difference"]),
+                    f"{short(scale * values['low'])} to {short(scale * values['high'])}",
+                    p_value(values["p_value"]),
                 )
             )
     return Table(
@@ -234,9 +235,29 @@ def plus_minus(value: float, error: float) -> str:
     '12.35 ± 0.08'
     """
     if not error > 0:
-        return f"{value:.4g}"
+        return short(value)
+    if abs(value) >= 1e6:
+        return f"{value:.3g} ± {error:.2g}"
     digits = max(0, min(6, -int(f"{error:e}".split("e")[1])))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def short(value: float) -> str:
+    """Return a number to three digits, without an exponent while it is readable so.
+
+    >>> short(1428.4), short(0.01234), short(149505844.0)
+    ('1,428', '0.0123', '1.5e+08')
+    """
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value as three digits, and no more zeros than a table needs.
+
+    >>> p_value(0.0184), p_value(1e-20)
+    ('0.018', '< 0.001')
+    """
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def markdown(result: dict) -> str:

@@ -280,9 +280,11 @@ def _ladder(seen: _Seen, features_of, neighbours: int, seed: int) -> dict:
     order = random.permutation(len(seen.real))
     half, other = order[:count], np.sort(order[count : 2 * count])
     images = seen.real_side.images[other]
-    candidates = {"another half of the real films": seen.real[other]}
+    candidates = {pictures.REAL_RUNGS[0]: seen.real[other]}
     if seen.held_out is not None:
-        candidates["held-out films"] = seen.held_out[random.permutation(len(seen.held_out))[:count]]
+        candidates[pictures.REAL_RUNGS[1]] = seen.held_out[
+            random.permutation(len(seen.held_out))[:count]
+        ]
     for name, severity in degradations.REFERENCE:
         spoilt = degradations.DEGRADATIONS[name](images, severity, seed=seed)
         candidates[f"{name.replace('_', ' ')} {severity:g}"] = features_of(spoilt)
