@@ -232,7 +232,7 @@ def test_generating_and_reading_the_files_back_gives_the_same_scores(
         batch_size=16, epochs=1, channels=3, convention="keras",
     )  # fmt: skip
     workflows.train(recipe, tmp_path / "run", data=sets["real"])
-    workflows.generate(tmp_path / "run", tmp_path / "images", 80, seed=3)
+    workflows.generate(tmp_path / "run", tmp_path / "images", 80, seed=3, grid=True)
     of_run, of_files = (
         workflows.evaluate(
             sets["real"], [str(tmp_path / name)], features=(network,), preparation="range=-1:1",
@@ -240,11 +240,12 @@ def test_generating_and_reading_the_files_back_gives_the_same_scores(
         )
         for name in ("run", "images")
     )  # fmt: skip
+    assert any("grid.png" in text for text in of_files["warnings"])
     for key in ("frechet", "kid", "vendi", "recall"):
         assert only(of_run)[key] == only(of_files)[key]
     warned = " ".join(of_run["warnings"])
-    assert "is what run was trained on" in warned
-    assert "is what run was trained on" not in " ".join(of_files["warnings"])
+    assert "run was trained on 80 of the 80 images of real" in warned
+    assert "was trained on" not in " ".join(of_files["warnings"])
 
 
 def test_numbers_that_want_thousands_of_images_are_refused_below(judge):
@@ -373,3 +374,8 @@ def test_faults_finer_than_the_network_sees_are_warned_about(judge):
     warned = " ".join(judge(["few"])["warnings"])
     assert "small.keras sees images of 64 pixels shrunk to 32" in warned
     assert "shrunk" not in " ".join(judge(["few"], image_size=32)["warnings"])
+
+
+def test_held_out_films_that_were_trained_on_are_not_held_out(judge, sets):
+    warned = " ".join(judge(["good"], held_out=sets["real"])["warnings"])
+    assert "80 held-out films are also in real" in warned

@@ -340,6 +340,9 @@ def _warnings(real, fakes, held_out, extractors, blocks) -> list[str]:
             warned.append(
                 f"{shared} held-out films are also in {real.label}: they are not held out"
             )
+        for fake in fakes:
+            if seen := sum(digest in fake.trained_on for digest in held_out.hashes):
+                warned.append(f"{fake.label} was trained on {seen} of the held-out films")
     warned += [
         text for block in blocks for entry in block["scores"] for text in scores.warnings(entry)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
 from collections import Counter
@@ -16,7 +17,7 @@ from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.prepare import prepare_images
 from keras_cxrgan.data.records import Record, content_hash, find_records, fingerprint
-from keras_cxrgan.workflows.producing import load_generator, sampled
+from keras_cxrgan.workflows.producing import MANIFEST_COLUMNS, load_generator, sampled
 
 PHANTOM = "phantom"
 PHANTOM_COUNT = 500
@@ -44,6 +45,7 @@ class Side:
     names: tuple[str, ...]
     about: dict  # ready for JSON
     warnings: tuple[str, ...] = ()
+    trained_on: frozenset[str] = frozenset()  # of a run: the hashes of its films
 
 
 def is_generator(source: str | Path) -> bool:
@@ -145,7 +147,7 @@ def load_side(
         return _phantom_side(preparation, role, count, classes)
     if is_generator(source):
         return _generated_side(source, preparation, count, seed, best, memory_budget, progress)
-    records = find_records(source, tuple(classes))
+    records, left_out = _listed(source, find_records(source, tuple(classes)))
     found = len(records)
     if count and count < found:
         chosen = np.sort(np.random.default_rng(seed).permutation(found)[:count])
@@ -187,8 +189,30 @@ def load_side(
         hashes=images.hashes,
         names=tuple(record.name for record in images.records),
         about=about,
-        warnings=tuple(_file_warnings(source, sizes, deep, images, preparation)),
+        warnings=(
+            *left_out,
+            *_file_warnings(source, sizes, deep, images, preparation),
+        ),
     )
+
+
+def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]]:
+    """Leave out what `cxrgan generate` did not list: the overview grid it may have drawn."""
+    manifest = Path(source) / "manifest.csv"
+    if not manifest.is_file():
+        return records, []
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if rows.fieldnames != MANIFEST_COLUMNS:
+            return records, []
+        names = {row["file"] for row in rows}
+    kept = [record for record in records if Path(record.path).name in names]
+    others = sorted(Path(record.path).name for record in records if record not in kept)
+    if not others:
+        return records, []
+    return kept, [
+        f"left out of {source}, because manifest.csv does not list it: {', '.join(others)}"
+    ]
 
 
 def _file_warnings(source, sizes, deep, images, preparation):
@@ -232,6 +256,8 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
             progress(first + len(block), count)
     hashes = tuple(content_hash(image.tobytes()) for image in images)
     label = Path(source).resolve().name + (" (best)" if best else "")
+    data = Path(source) / "data.json"
+    films = json.loads(data.read_text())["images"] if data.is_file() else []
     return Side(
         label=label,
         images=images,
@@ -248,6 +274,7 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
                 for key in ("model", "images_seen", "averaged_weights", "selection", "data")
             },
         },
+        trained_on=frozenset(digest for _, digest in films),
     )
 
 
@@ -300,11 +327,14 @@ def pair_warnings(real: Side, fake: Side) -> list[str]:
         warned.append(
             f"{same} of {len(fake.hashes)} images of {fake.label} are in {real.label}, byte for byte"
         )
-    trained_on = (fake.about.get("data") or {}).get("fingerprint")
-    if trained_on and trained_on == real.about["fingerprint"]:
+    # An export knows only the fingerprint of its films as a whole.
+    whole = (fake.about.get("data") or {}).get("fingerprint") == real.about["fingerprint"]
+    seen = len(real.hashes) if whole else sum(digest in fake.trained_on for digest in real.hashes)
+    if seen:
         warned.append(
-            f"{real.label} is what {fake.label} was trained on: a generator that copies its films"
-            " scores best here; judge it with --held-out films it never saw"
+            f"{fake.label} was trained on {seen:,} of the {len(real.hashes):,} images of"
+            f" {real.label}: a generator that copies its films scores best here; judge it with"
+            " --held-out films it never saw"
         )
     codecs = set(real.about.get("codecs", {})) | set(fake.about.get("codecs", {}))
     mixed = [side.label for side in (real, fake) if len(side.about.get("codecs", {})) > 1]
