@@ -1,0 +1,122 @@
+import json
+
+import numpy as np
+import pytest
+
+from keras_cxrgan.evaluation.scores import (
+    METRICS,
+    check_counts,
+    compare,
+    findings,
+    ladder,
+    quick_scores,
+    score,
+    warnings,
+)
+
+
+def draw(count, seed, shift=0.0, scale=1.0, dims=8):
+    return np.random.default_rng(seed).normal(shift, scale, (count, dims)).astype(np.float32)
+
+
+REAL = draw(200, 0)
+
+
+def named(texts, name):
+    return any(text.startswith(name) for text in texts)
+
+
+def test_a_perfect_generator_stands_on_its_floor_and_nothing_is_said():
+    scores = score(REAL, draw(200, 1), held_out=draw(200, 2))
+    floor = scores["floor"]
+    assert floor["n"] == 100
+    assert abs(floor["frechet"]["excess_mean"]) < 3 * floor["frechet"]["floor_sd"]
+    assert floor["fake"]["recall"] == pytest.approx(floor["real"]["recall"], abs=0.1)
+    assert scores["vendi"]["ratio"] == pytest.approx(1, abs=0.1)
+    assert findings(scores) == []
+    assert warnings(scores) == []
+    json.dumps(scores)
+
+
+def test_few_films_repeated_are_a_collapse_though_their_distance_is_small():
+    repeated = np.repeat(REAL[:20], 10, axis=0)
+    scores = score(REAL, repeated)
+    found = findings(scores)
+    assert named(found, "COLLAPSE")
+    assert "recall 0.00" in found[0]
+    # The trap that the sentence is there for: noise of the same law as the films scores worse.
+    assert scores["frechet"]["value"] < score(REAL, draw(200, 3, shift=1.0))["frechet"]["value"]
+
+
+def test_a_narrow_generator_has_low_diversity_and_is_no_collapse():
+    found = findings(score(REAL, draw(200, 4, scale=0.5)))
+    assert named(found, "LOW DIVERSITY") and not named(found, "COLLAPSE")
+
+
+def test_far_images_are_not_realistic_and_not_called_collapsed_for_their_recall():
+    found = findings(score(REAL, draw(200, 5, shift=20.0, scale=30.0)))
+    assert named(found, "NOT REALISTIC") and not named(found, "COLLAPSE")
+
+
+def test_copies_of_training_films_are_suspected_against_held_out_films():
+    copies = REAL + draw(200, 6, scale=0.01)
+    scores = score(REAL, copies, held_out=draw(200, 7))
+    assert named(findings(scores), "COPIES?")
+    # Nothing but the held-out films shows it: the distance itself is the best there is.
+    assert scores["frechet"]["value"] < scores["floor"]["frechet"]["floor_mean"]
+    assert not named(findings(score(REAL, copies)), "COPIES?")
+
+
+def test_all_copies_of_one_image_are_a_collapse():
+    assert named(findings(score(REAL, np.repeat(REAL[:1], 200, axis=0))), "COLLAPSE")
+
+
+def test_warnings_name_rank_counts_and_smallness():
+    scores = score(draw(60, 0, dims=64), draw(20, 1, dims=64))
+    text = " ".join(warnings(scores))
+    assert "N < D: 20 images for 64 dimensions" in text
+    assert "unequal counts: 60 real and 20 generated" in text
+    assert "only 20 images" in text
+    full = score(draw(130, 0, dims=64), draw(130, 1, dims=64))
+    assert not any("N < D" in text for text in warnings(full))
+
+
+def test_a_count_equal_to_the_dimensions_is_rank_deficient():
+    scores = score(draw(64, 0, dims=64), draw(64, 1, dims=64))
+    assert any("64 images for 64 dimensions" in text for text in warnings(scores))
+
+
+def test_repeated_images_are_warned_about():
+    repeated = np.repeat(REAL[:20], 10, axis=0)
+    assert any("duplicate" in text or "repeat" in text for text in warnings(score(repeated, REAL)))
+
+
+@pytest.mark.parametrize(("real", "fake", "side"), [(13, 20, "REAL"), (20, 13, "FAKE")])
+def test_too_few_images_for_the_neighbours_are_refused(real, fake, side):
+    with pytest.raises(ValueError, match=f"{side} has 13 images.*needs at least 14"):
+        check_counts(real, fake, 5)
+    check_counts(14, 14, 5)
+
+
+def test_quick_scores_are_those_of_the_whole_report():
+    fake = draw(200, 1, shift=0.3)
+    whole = score(REAL, fake)
+    expected = {name: whole[name] for name in ("precision", "recall", "density", "coverage")}
+    expected |= {"kid": whole["kid"]["kid"], "frechet": whole["frechet"]["value"]}
+    assert quick_scores(REAL, fake) == pytest.approx(expected)
+    assert set(METRICS) == set(expected)
+
+
+def test_a_ladder_refuses_sets_of_different_counts():
+    with pytest.raises(ValueError, match=r"one size, got \[50, 60\]"):
+        ladder(REAL, {"a": draw(50, 1), "b": draw(60, 2)})
+
+
+def test_comparing_says_which_is_nearer_and_that_equals_are_not_told_apart():
+    near, far = draw(200, 1), draw(200, 2, shift=0.5)
+    told = compare(REAL, near, far, permutations=200, seed=0)
+    for measure in told.values():
+        assert measure["high"] < 0 and measure["p_value"] < 0.01
+    equal = compare(REAL, near, draw(200, 3), permutations=200, seed=0)
+    for measure in equal.values():
+        assert measure["low"] < 0 < measure["high"]
