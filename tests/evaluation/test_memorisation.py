@@ -263,7 +263,7 @@ def test_without_held_out_images_the_training_images_calibrate_and_duplicates_ar
     assert duplicates["exact"] == 2
     assert [pair[:2] for pair in duplicates["near_pairs"]] == [[0, N], [1, N + 1], [2, N + 2]]
     assert any("no held-out images" in warning for warning in result["warnings"])
-    assert any("3 pairs of training images" in warning for warning in result["warnings"])
+    assert any("duplicates or nearly so: 3" in warning for warning in result["warnings"])
 
 
 def test_held_out_images_that_are_training_images_are_told(films):
