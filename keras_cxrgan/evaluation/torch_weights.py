@@ -13,6 +13,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import urllib.request
 import uuid
 import zipfile
@@ -77,6 +78,7 @@ def _download(path: Path) -> None:
     """Saves FID_WEIGHTS at `path`, which appears only when it is whole and right."""
     elsewhere = "get it elsewhere and name it with --weights PATH"
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    print(f"Downloading {FID_WEIGHTS['url']} (96 MB)", file=sys.stderr)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (

@@ -61,9 +61,7 @@ def test_log_forgets_what_a_resumed_run_will_make_again(tmp_path):
     assert [record["images_seen"] for record in callbacks.read_log(path)] == [8, 16]
 
 
-def test_first_loss_that_is_no_number_stops_the_run_and_keeps_the_good_backup(
-    gan, films, tmp_path
-):
+def test_first_loss_that_is_no_number_stops_the_run_and_keeps_the_good_backup(gan, films, tmp_path):
     class Break(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             if int(self.model.step.numpy()) == 3:

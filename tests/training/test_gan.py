@@ -9,7 +9,9 @@ from keras_cxrgan.training import runtime
 from keras_cxrgan.training.gan import GAN, indexed_latents
 
 
-def build(strategy=None, *, normalization="batch", ema_half_life=0, seed=0, learning_rate=0.01, **compiled):
+def build(
+    strategy=None, *, normalization="batch", ema_half_life=0, seed=0, learning_rate=0.01, **compiled
+):
     """A small GAN whose plain gradient descent shows a wrong gradient scale (Adam would hide it)."""
     strategy = strategy or tf.distribute.get_strategy()
     keras.utils.set_random_seed(1)

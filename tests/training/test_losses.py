@@ -79,7 +79,10 @@ def test_gradient_penalty_of_a_constant_critic_has_finite_gradients():
     images = tf.ones([2, 4, 4, 1])
     with tf.GradientTape() as tape:
         penalty, _ = losses.gradient_penalty(
-            lambda x: scale * tf.reduce_sum(x, axis=[1, 2, 3]), images, images, tf.zeros([2, 1, 1, 1])
+            lambda x: scale * tf.reduce_sum(x, axis=[1, 2, 3]),
+            images,
+            images,
+            tf.zeros([2, 1, 1, 1]),
         )
     assert float(penalty) == pytest.approx(1, abs=1e-5)
     assert np.isfinite(float(tape.gradient(penalty, scale)))

@@ -8,7 +8,9 @@ import tensorflow as tf
 from keras_cxrgan.training import runtime
 
 
-@pytest.mark.parametrize("devices", ["", "tpu", "cpu:", "cpu:a", "gpu:0,", "auto:2", "multiworker:1"])
+@pytest.mark.parametrize(
+    "devices", ["", "tpu", "cpu:", "cpu:a", "gpu:0,", "auto:2", "multiworker:1"]
+)
 def test_unknown_devices_are_refused_with_the_choices(devices):
     with pytest.raises(ValueError, match="--devices must be auto, cpu, cpu:2"):
         runtime.start(devices)
@@ -19,7 +21,9 @@ def test_gpu_on_a_machine_without_one_says_what_to_do():
         runtime.start("gpu")
 
 
-@pytest.mark.parametrize(("devices", "replicas"), [("auto", 1), ("cpu", 1), ("cpu:1", 1), ("cpu:2", 2)])
+@pytest.mark.parametrize(
+    ("devices", "replicas"), [("auto", 1), ("cpu", 1), ("cpu:1", 1), ("cpu:2", 2)]
+)
 def test_strategy_has_the_replicas_asked_for(devices, replicas):
     assert runtime.start(devices).num_replicas_in_sync == replicas
 
