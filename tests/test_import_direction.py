@@ -82,6 +82,7 @@ MAY_IMPORT = {
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
     "workflows.sides": (None, None),
+    "workflows.comparing": (None, None),
     "workflows.evaluating": (None, None),
     "workflows.auditing": (None, None),
     "benchmark": (

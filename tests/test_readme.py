@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_cxrgan.cli import main
+from keras_cxrgan.evaluation.scores import METRICS
 from keras_cxrgan.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -22,12 +23,14 @@ def commands():
             yield shlex.split(line)[1:]
 
 
-def test_python_example_runs_as_printed():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_python_examples_run_as_printed_one_after_another():
     scope = {}
-    exec(compile(code, "README.md", "exec"), scope)
+    for code in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(compile(code, "README.md", "exec"), scope)
     assert scope["synthetic"].shape == (8, 32, 32, 1)
     assert np.isfinite(scope["synthetic"]).all()
+    assert set(scope["scores"]) == set(METRICS)
+    assert np.isfinite(list(scope["scores"].values())).all()
 
 
 @pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)

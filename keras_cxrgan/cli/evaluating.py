@@ -122,9 +122,8 @@ def _all(options):
 @json_option
 @verbose_option
 def evaluate(
-    real, fakes, held_out, out, features, dims, mode, weights, preparation, classes, image_size,
-    fit, clahe, count, seed, best, on_bad_file, no_cache, devices, neighbours, no_references,
-    kid_subsets, frechet_infinity, inception_score, overwrite, as_json, verbose,
+    real, fakes, held_out, out, features, neighbours, no_references, kid_subsets,
+    frechet_infinity, inception_score, overwrite, as_json, verbose, **shared,
 ):  # fmt: skip
     """Score generated images against real films, with floor, error and warnings.
 
@@ -137,7 +136,7 @@ def evaluate(
     cxrgan evaluate films/ a-images/ b-images/ --features cxr --features fid2015
     """
     names = _split(features)
-    out = out or _default_out("evaluations", real, classes, fakes)
+    out = out or _default_out("evaluations", real, shared["classes"], fakes)
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
         from keras_cxrgan.evaluation.report import tables
@@ -148,27 +147,14 @@ def evaluate(
             held_out=held_out,
             out=out,
             features=names,
-            dims=dims and int(dims),
-            mode=mode,
-            weights=_read_weights(weights, names),
-            preparation=preparation,
-            count=count,
-            classes=classes,
-            image_size=image_size,
-            fit=fit,
-            clahe=clahe,
             neighbours=neighbours,
-            seed=seed,
-            best=best,
             references=not no_references,
             kid_subsets=kid_subsets,
             frechet_infinity=frechet_infinity,
             with_inception_score=inception_score,
-            on_bad_file=on_bad_file,
-            cache=not no_cache,
-            devices=devices,
             overwrite=overwrite,
             report_progress=progress,
+            **_options(names, **shared),
         )
     if as_json:
         click.echo((Path(out) / "metrics.json").read_text(), nl=False)
@@ -200,10 +186,7 @@ def evaluate(
 @overwrite_option
 @json_option
 @verbose_option
-def audit(
-    real, fake, held_out, out, features, dims, mode, weights, preparation, classes, image_size,
-    fit, clahe, count, seed, best, on_bad_file, no_cache, devices, overwrite, as_json, verbose,
-):  # fmt: skip
+def audit(real, fake, held_out, out, features, overwrite, as_json, verbose, **shared):
     """Look for copies of training films among generated images.
 
     REAL is what the generator was trained on. Distances of generated images to it stand beside
@@ -213,7 +196,7 @@ def audit(
     \b
     cxrgan audit films/ runs/default-films --held-out other-patients/
     """
-    out = out or _default_out("audits", real, classes, [fake])
+    out = out or _default_out("audits", real, shared["classes"], [fake])
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
         from keras_cxrgan.evaluation.audit_report import tables
@@ -224,22 +207,9 @@ def audit(
             held_out=held_out,
             out=out,
             features=features,
-            dims=dims and int(dims),
-            mode=mode,
-            weights=_read_weights(weights, [features]),
-            preparation=preparation,
-            count=count,
-            classes=classes,
-            image_size=image_size,
-            fit=fit,
-            clahe=clahe,
-            seed=seed,
-            best=best,
-            on_bad_file=on_bad_file,
-            cache=not no_cache,
-            devices=devices,
             overwrite=overwrite,
             report_progress=progress,
+            **_options([features], **shared),
         )
     if as_json:
         click.echo((Path(out) / "audit.json").read_text(), nl=False)
@@ -305,6 +275,16 @@ def benchmark_evaluation(
     header = ("", "build s", "trace s", "features s", "scores s", "images/s", "peak GiB")
     title = f"{count:,} + {count:,} images of {image_size}x{image_size}, one number a process"
     click.echo("\n" + grid(title, header, rows))
+
+
+def _options(names, *, dims, weights, no_cache, **others) -> dict:
+    """Return the shared options as the workflows take them."""
+    return {
+        "dims": dims and int(dims),
+        "weights": _read_weights(weights, names),
+        "cache": not no_cache,
+        **others,
+    }
 
 
 def _split(features) -> list[str]:

@@ -44,7 +44,7 @@ def tables(result: dict) -> list[Table]:
 
 def _quantiles(name: str, space: dict, result: dict) -> Table:
     labels = {
-        "fake": f"{result['fake']['label']} (generated)",
+        "fake": f"{result['fakes'][0]['label']} (generated)",
         "held-out": "held-out films",
         "train": "training films to each other",
     }
@@ -105,8 +105,8 @@ def markdown(result: dict) -> str:
         "",
         f"- training films: {result['real']['label']}, {audit['n_train']:,}"
         f" (fingerprint `{result['real']['fingerprint'][:16]}`)",
-        f"- generated: {result['fake']['label']}, {audit['n_fake']:,}"
-        f" (fingerprint `{result['fake']['fingerprint'][:16]}`)",
+        f"- generated: {result['fakes'][0]['label']}, {audit['n_fake']:,}"
+        f" (fingerprint `{result['fakes'][0]['fingerprint'][:16]}`)",
         f"- held out: {held['label']}, {audit['n_held_out']:,}"
         f" (fingerprint `{held['fingerprint'][:16]}`)"
         if held

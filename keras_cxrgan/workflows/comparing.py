@@ -1,0 +1,182 @@
+"""Both sides of an evaluation or an audit: images prepared alike, networks built, features found."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from keras_cxrgan.evaluation.extractors import Extractor, build_extractor
+from keras_cxrgan.evaluation.features import extract
+from keras_cxrgan.training import runtime
+from keras_cxrgan.workflows.sides import (
+    Preparation,
+    Side,
+    choose_preparation,
+    is_generator,
+    load_side,
+    pair_warnings,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `evaluate` and `audit` share; the command line's options of the same names."""
+
+    # The network
+    dims: int | None = None  # layer of the Inceptions; None = 768
+    mode: str = "pytorch-fid"  # their resize and range: pytorch-fid, legacy-tf or clean
+    weights: Mapping[str, str] = field(default_factory=dict)  # extractor -> file of its weights
+    preparation: str | None = None  # of a network of one's own: range=LOW:HIGH[,size=PIXELS]
+
+    # The images; None = as the generator's recipe says, or as the generated files are
+    image_size: int | None = None  # pixels
+    fit: str | None = None  # how real films become square: crop, pad or stretch
+    clahe: float | None = None  # CLAHE clip limit of the real films
+    classes: tuple[str, ...] = ()  # class folders of the real films; () = all
+    count: int | None = None  # images to make with a run; None = as many as real films
+    best: bool = False  # of a run, the checkpoint kept by --evaluate-every
+    seed: int = 0  # of everything drawn
+
+    # How it is computed; none of these changes a number
+    on_bad_file: str = "error"  # or skip, which lists the files
+    cache: bool = True  # keep features in `default_cache()`
+    devices: str = "auto"
+    memory_budget: int = 2 * 2**30  # bytes of images in memory; more go to a file
+
+    def deciding(self) -> dict:
+        """Return the fields that change numbers, ready for JSON."""
+        without = ("on_bad_file", "cache", "devices", "memory_budget")
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if name not in without
+        }
+
+
+def default_cache() -> Path:
+    """Return the folder of kept features: $CXRGAN_CACHE, or the user's cache directory."""
+    if "CXRGAN_CACHE" in os.environ:
+        return Path(os.environ["CXRGAN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxrgan"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Real, generated and held-out images, prepared alike, and the networks that look at them."""
+
+    real: Side
+    fakes: list[Side]
+    held_out: Side | None
+    preparation: Preparation
+    extractors: list[Extractor]
+    build: Callable[..., Extractor]  # name -> an extractor on the same devices
+    features: Callable[[Extractor, np.ndarray], np.ndarray]  # of uint8 images (N, S, S), cached
+
+    def describe(self) -> dict:
+        """Return what was compared, ready for JSON."""
+        return {
+            "real": {"label": self.real.label, **self.real.about},
+            "fakes": [{"label": fake.label, **fake.about} for fake in self.fakes],
+            "held_out": self.held_out and {"label": self.held_out.label, **self.held_out.about},
+            "preparation": dict(vars(self.preparation)),
+        }
+
+    def warnings(self) -> list[str]:
+        """Return what is suspicious about the images, before any score."""
+        warned = [*self.real.warnings, *(self.held_out.warnings if self.held_out else ())]
+        for fake in self.fakes:
+            warned += [*fake.warnings, *pair_warnings(self.real, fake)]
+        if self.held_out:
+            if shared := len(set(self.real.hashes) & set(self.held_out.hashes)):
+                warned.append(
+                    f"{shared} held-out films are also in {self.real.label}: they are not held out"
+                )
+            for fake in self.fakes:
+                if seen := sum(digest in fake.trained_on for digest in self.held_out.hashes):
+                    warned.append(f"{fake.label} was trained on {seen} of the held-out films")
+        return warned
+
+
+def load_comparison(
+    real: str,
+    fakes: Sequence[str],
+    held_out: str | None,
+    features: Sequence[str],
+    options: Options,
+    progress,
+    check: Callable[[Side, Side], None] = lambda real, fake: None,
+) -> Comparison:
+    """Load both sides and build the networks; `check(real, fake)` may refuse before they run."""
+    if options.count is not None and options.count < 2:
+        raise ValueError(f"--count must be 2 or more, got {options.count}")
+    strategy = runtime.start(options.devices, seed=options.seed)
+    cache_dir = default_cache() if options.cache else None
+    preparation = choose_preparation(
+        fakes, image_size=options.image_size, fit=options.fit, clahe=options.clahe
+    )
+
+    def build(name, **changes):
+        arguments = {
+            "dims": options.dims,
+            "mode": options.mode,
+            "weights": options.weights.get(name),
+            "preparation": options.preparation,
+            "seed": options.seed,
+        }
+        with strategy.scope():
+            return build_extractor(name, **(arguments | changes))
+
+    def load(source, role, count=None, classes=()):
+        return load_side(
+            source,
+            preparation,
+            role=role,
+            count=count,
+            classes=classes,
+            seed=options.seed,
+            best=options.best and (Path(source) / "recipe.json").is_file(),
+            on_bad_file=options.on_bad_file,
+            cache_dir=cache_dir and cache_dir / "images",
+            memory_budget=options.memory_budget,
+            progress=lambda done, total: progress("images", done, total),
+        )
+
+    def find_features(extractor, images):
+        return extract(
+            extractor,
+            images,
+            strategy=strategy,
+            cache_dir=cache_dir and cache_dir / "features",
+            progress=lambda done, total: progress(extractor.name, done, total),
+        )
+
+    # Networks first: missing weights should not cost the time of reading films.
+    extractors = [build(name) for name in dict.fromkeys(features)]
+    real_side = load(real, "real", classes=options.classes)
+    made = []
+    for fake in fakes:
+        count = options.count or (len(real_side.images) if is_generator(fake) else None)
+        made.append(load(fake, "fake", count))
+        check(real_side, made[-1])
+    return Comparison(
+        real_side,
+        _tell_apart(made),
+        load(held_out, "held-out", classes=options.classes) if held_out else None,
+        preparation,
+        extractors,
+        build,
+        find_features,
+    )
+
+
+def _tell_apart(sides: list[Side]) -> list[Side]:
+    """Return the sides under their whole paths where last names alone would be equal."""
+    counts = Counter(side.label for side in sides)
+    return [
+        dataclasses.replace(side, label=side.about["source"]) if counts[side.label] > 1 else side
+        for side in sides
+    ]
