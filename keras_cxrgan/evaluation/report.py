@@ -308,7 +308,7 @@ def markdown(result: dict) -> str:
 def markdown_table(table: Table) -> list[str]:
     """Return the lines of a titled table in Markdown."""
     return [
-        f"## {table.title[0].upper() + table.title[1:]}",
+        f"## {table.title}",
         "",
         "| " + " | ".join(table.header) + " |",
         "|---|" + "---:|" * (len(table.header) - 1),

@@ -36,7 +36,7 @@ def test_provenance_sees_every_difference_and_no_order_of_keys():
 def test_markdown_tables_have_one_cell_for_each_column():
     lines = report.markdown_table(Table("title", ("", "a", "b"), (("  x", "1", "2"),), "note"))
     assert lines == [
-        "## Title",
+        "## title",
         "",
         "|  | a | b |",
         "|---|---:|---:|",
