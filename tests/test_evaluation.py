@@ -343,6 +343,7 @@ def test_the_command_prints_fidelity_and_diversity_first_and_writes_a_report(
         (["evaluate", "real", "good", "--count", "1"], "--count must be 2 or more"),
         (["audit", "one", "few"], "are needed"),
         (["audit", "real", "nowhere"], "nowhere does not exist"),
+        (["audit", "real", "good", "--held-out", "real"], "holds nothing but films of"),
     ],
 )
 def test_bad_input_gives_one_clear_message(sets, tmp_path, arguments, message):

@@ -47,6 +47,8 @@ def ladder(result: dict, path: Path) -> None:
             )
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        axes.xaxis.set_minor_formatter("")
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * (high / low) ** 0.35)  # room for the last number
         axes.grid(axis="y", color=SOFT, linewidth=0.5)

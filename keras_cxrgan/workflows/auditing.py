@@ -41,6 +41,11 @@ def audit(
         report.check_out(inputs, Path(out), overwrite, audit_report.FILE)
     compared = load_comparison(real, [fake], held_out, [features], options, progress)
     train, (made,), held = compared.real, compared.fakes, compared.held_out
+    if held and set(held.hashes) <= set(train.hashes):
+        raise ValueError(
+            f"--held-out {held_out} holds nothing but films of {real}: give real films of other"
+            " patients, which the generator was never trained on, or leave --held-out out"
+        )
     (extractor,) = compared.extractors
     seen = [
         compared.features(extractor, side.images) if side else None for side in (train, made, held)
