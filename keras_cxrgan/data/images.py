@@ -35,18 +35,22 @@ _ADAM7 = (  # left, top, step right, step down of each pass
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decodes a PNG or JPEG file to uint8 grey (H, W), as it is meant to be seen.
+    """Decodes a PNG, JPEG or DICOM file to uint8 grey (H, W), as it is meant to be seen.
 
     Colour becomes luma (ITU-R BT.601), alpha is composited over black, EXIF orientation is
     applied. 16-bit images are windowed between their 0.1 and 99.9 percentiles, because 12-bit
-    detectors store into 16-bit files and the top byte alone would be almost black. Raises
-    ValueError with the reason for other formats, damaged or truncated files, and images of
-    more than `MAX_PIXELS` pixels.
+    detectors store into 16-bit files and the top byte alone would be almost black; DICOM says
+    itself how it is shown (`dicom.decode_dicom`). Raises ValueError with the reason for other
+    formats, damaged or truncated files, and images of more than `MAX_PIXELS` pixels.
     """
     if data.startswith(_PNG):
         grey, orientation = _decode_png(data)
     elif data.startswith(_JPEG):
         grey, orientation = _decode_jpeg(data)
+    elif data[128:132] == b"DICM":
+        from .dicom import decode_dicom
+
+        return decode_dicom(data, MAX_PIXELS)
     else:
         raise ValueError(_describe(data))
     if grey.dtype == np.uint16:
@@ -420,5 +424,5 @@ def _describe(data: bytes) -> str:
     elif not data[:512].translate(None, bytes(range(32, 256)) + b"\t\r\n\f"):
         return "text, not an image"
     else:
-        return "an unknown format: needs PNG or JPEG"
+        return "an unknown format: needs PNG, JPEG or DICOM"
     return f"a {found} file: convert it to PNG or JPEG"

@@ -118,10 +118,14 @@ def _is_hidden(name: str) -> bool:
 
 
 def _looks_like_image(record: Record) -> bool:
-    if PurePosixPath(record.path).suffix.lower() in _IMAGE_EXTENSIONS:
+    path = PurePosixPath(record.path.replace("\\", "/"))
+    if path.suffix.lower() in _IMAGE_EXTENSIONS:
         return True
     try:
-        return _read(record, 8).startswith(_SIGNATURES)
+        start = _read(record, 132)
+        # A DICOMDIR is the table of contents of a DICOM directory.
+        is_dicom = start[128:] == b"DICM" and path.name.upper() != "DICOMDIR"
+        return is_dicom or start.startswith(_SIGNATURES)
     except (OSError, ValueError):
         return False
 
