@@ -176,7 +176,7 @@ def _decode_all(
     """Hands the good images to `store(row, image)`; returns all hashes and the bad's reasons."""
     hashes: list[str] = []
     reasons: dict[int, str] = {}
-    for loaded in _in_order(lambda record: _load(record, settings), records, workers):
+    for loaded in in_order(lambda record: _load(record, settings), records, workers):
         if loaded.image is None:
             reasons[len(hashes)] = loaded.reason
         else:
@@ -186,7 +186,7 @@ def _decode_all(
     return hashes, reasons
 
 
-def _in_order(function: Callable, items: Iterable, workers: int) -> Iterator:
+def in_order(function: Callable, items: Iterable, workers: int) -> Iterator:
     """Results in the order of the items, from threads that run only a little ahead."""
     # OpenCV, zlib and hashlib release the interpreter lock while they work.
     with ThreadPoolExecutor(workers) as pool:
@@ -211,7 +211,7 @@ def _cached(
     total = len(records)
     hashes = []
     # Reading all files to name the cache is shown as the first half of the work.
-    for digest in _in_order(_hash, records, workers):
+    for digest in in_order(_hash, records, workers):
         hashes.append(digest)
         progress(len(hashes) // 2, total)
     path = folder / f"{_cache_key(settings, hashes)}.npy"
