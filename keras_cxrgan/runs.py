@@ -96,10 +96,11 @@ def check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_f
         )
 
 
-def describe_data(image_set: ImageSet, recipe: Recipe, data, classes) -> dict:
+def describe_data(image_set: ImageSet, recipe: Recipe, data, classes, split=None) -> dict:
     return {
         "source": "phantom" if data is None else str(data),
         "classes": list(classes),
+        "split": split,
         "count": len(image_set.images),
         "fingerprint": image_set.fingerprint,
         "rejected": [list(item) for item in image_set.rejected],

@@ -382,3 +382,28 @@ def test_faults_finer_than_the_network_sees_are_warned_about(judge):
 def test_held_out_films_that_were_trained_on_are_not_held_out(judge, sets):
     warned = " ".join(judge(["good"], held_out=sets["real"])["warnings"])
     assert "80 held-out films are also in real" in warned
+
+
+def test_a_generator_is_not_judged_on_films_it_was_trained_on(sets, network, tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    workflows.split(sets["real"], manifest, fractions={"train": 0.6, "test": 0.4}, seed=0)
+    recipe = Recipe().override(
+        image_size=64, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=8,
+        batch_size=16, epochs=1,
+    )  # fmt: skip
+    workflows.train(recipe, tmp_path / "run", data=str(manifest), split="train")
+
+    def judge(held_out, **options):
+        return workflows.evaluate(
+            f"{manifest}:train", [str(tmp_path / "run")], held_out=held_out, features=(network,),
+            preparation="range=-1:1", references=False, cache=False, **options,
+        )  # fmt: skip
+
+    honest = judge(f"{manifest}:test")
+    assert honest["held_out"]["count"] == 32
+    assert "run was trained on 48 of the 48 images" in " ".join(honest["warnings"])
+    with pytest.raises(ValueError, match="trained on 48 of the held-out films .*--allow-leak"):
+        judge(f"{manifest}:train,test")
+    stamped = judge(f"{manifest}:train,test", allow_leak=True)
+    assert stamped["settings"]["allow_leak"] is True
+    assert any("LEAK ALLOWED" in text for text in stamped["warnings"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "keras_cxrgan"
-HEAVY = {"tensorflow", "keras", "cv2", "matplotlib", "scipy", "tensorflow_datasets"}
+HEAVY = {"tensorflow", "keras", "cv2", "matplotlib", "scipy", "tensorflow_datasets", "pydicom"}
 
 # room -> what it may import of the package, and of heavy libraries
 MAY_IMPORT = {
@@ -18,7 +18,26 @@ MAY_IMPORT = {
     "data.phantom": ({"data.anatomy"}, set()),
     "data.records": (set(), set()),
     "data.headers": (set(), set()),
-    "data.images": (set(), {"cv2"}),
+    "data.images": ({"data.dicom"}, {"cv2"}),
+    "data.dicom": (set(), {"cv2", "pydicom"}),
+    "data.listing": ({"data.records"}, set()),
+    "data.layouts": ({"data.listing", "data.records"}, set()),
+    "data.splits": (set(), set()),
+    "data.manifest": ({"data.records", "data.splits"}, set()),
+    "data.sources": ({"data.manifest", "data.records"}, set()),
+    "data.shortcuts": (set(), set()),
+    "data.suspects": (set(), {"cv2"}),
+    "data.inspection": (
+        {
+            "data.headers",
+            "data.images",
+            "data.prepare",
+            "data.records",
+            "data.shortcuts",
+            "data.suspects",
+        },
+        {"cv2"},
+    ),
     "data.prepare": ({"data.records", "data.images"}, set()),
     "data.batches": (set(), {"tensorflow"}),
     "models.layers": (set(), {"keras"}),
@@ -72,6 +91,7 @@ MAY_IMPORT = {
     "evaluation.audit_report": ({"evaluation.report"}, set()),
     "evaluation.pictures": ({"evaluation.report"}, {"matplotlib"}),
     "sharing.export": (set(), {"tensorflow", "keras"}),
+    "sharing.contact_sheet": (set(), {"matplotlib"}),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
     "runs": (
         {"", "recipe", "data.prepare", "data.records", "training.callbacks", "training.state"},
@@ -82,6 +102,8 @@ MAY_IMPORT = {
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
     "workflows.sides": (None, None),
+    "workflows.inspecting": (None, None),
+    "workflows.splitting": (None, None),
     "workflows.comparing": (None, None),
     "workflows.evaluating": (None, None),
     "workflows.auditing": (None, None),
@@ -109,6 +131,8 @@ MAY_IMPORT = {
         },
         set(),
     ),
+    "cli.data": ({"cli.base", "terminal", "workflows.inspecting"}, set()),
+    "cli.splitting": ({"cli.base", "terminal", "workflows.splitting"}, set()),
     "cli.producing": (
         {"cli.base", "terminal", "workflows", "data.images", "data.phantom"},
         set(),

@@ -44,6 +44,11 @@ _preparation_options = (
     ),
     click.option("-n", "--count", type=int, help="Images to make with a run.  [default: as many as REAL]"),
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn."),
+    click.option(
+        "--allow-leak",
+        is_flag=True,
+        help="Accept held-out films that the run was trained on; every result says so.",
+    ),
     click.option("--best", is_flag=True, help="Of a run, take the checkpoint it kept as best."),
     click.option(
         "--on-bad-file",

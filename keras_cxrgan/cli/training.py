@@ -27,7 +27,7 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @click.option(
     "--data",
     type=click.Path(),
-    help="Folder or zip of PNG and JPEG films: flat, or a folder a class.  [default: the built-in"
+    help="Folder or zip of PNG, JPEG and DICOM films (flat, or a folder a class), or a manifest.  [default: the built-in"
     " chest phantom]",
 )
 @click.option(
@@ -37,6 +37,7 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
     metavar="NAME",
     help="Use this class folder only; repeatable.",
 )
+@click.option("--split", metavar="NAME", help="Split of a manifest given as --data.")
 @recipe_name_option
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
 @recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
@@ -90,7 +91,7 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @json_option
 @verbose_option
 def train(
-    data, classes, recipe_name, out, settings, on_bad_file, devices, deterministic, extend,
+    data, classes, split, recipe_name, out, settings, on_bad_file, devices, deterministic, extend,
     worker_timeout, memory_budget, dry_run, as_json, verbose, **fields,
 ):  # fmt: skip
     """Train a GAN; the same command again goes on where it stopped.
@@ -104,7 +105,7 @@ def train(
     """
     fields = {name: value for name, value in fields.items() if value is not None}
     recipe = Recipe.load(recipe_name).override(**read_settings(settings, fields), **fields)
-    out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes)}")
+    out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes, split)}")
     if dry_run:
         click.echo(recipe.to_json(), nl=False)
         return
@@ -116,6 +117,7 @@ def train(
             out,
             data=data,
             classes=classes,
+            split=split,
             on_bad_file=on_bad_file,
             devices=devices,
             deterministic=deterministic,
@@ -139,10 +141,9 @@ def train(
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))
 
 
-def _data_name(data, classes) -> str:
-    if data is None:
-        return "-".join(["phantom", *classes])
-    return "-".join([Path(data).resolve().stem, *classes])
+def _data_name(data, classes, split) -> str:
+    name = "phantom" if data is None else Path(data).resolve().stem
+    return "-".join([name, *([split] if split else []), *classes])
 
 
 @main.command()

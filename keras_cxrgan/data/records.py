@@ -75,7 +75,9 @@ def find_records(source: str | os.PathLike, classes: Sequence[str] = ()) -> list
     records = [record for record in found if _looks_like_image(record)]
     if not records:
         raise ValueError(f"{source} holds no PNG or JPEG image: {_describe(names)} (--data)")
-    return _select(records, (classes,) if isinstance(classes, str) else tuple(classes), source)
+    return select_classes(
+        records, (classes,) if isinstance(classes, str) else tuple(classes), source
+    )
 
 
 def content_hash(data: bytes) -> str:
@@ -92,7 +94,8 @@ def fingerprint(hashes: Iterable[str]) -> str:
     return content_hash("\n".join(sorted(hashes)).encode())
 
 
-def _select(records: list[Record], classes: tuple[str, ...], source: Path) -> list[Record]:
+def select_classes(records: list[Record], classes: tuple[str, ...], source: Path) -> list[Record]:
+    """Returns the records of these labels, all for (); ValueError for a label that is not there."""
     if not classes:
         return records
     labels = sorted({record.label for record in records if record.label is not None})

@@ -14,8 +14,10 @@ A run is a directory, and the same call on the same directory goes on where it s
 from keras_cxrgan.workflows.assembly import build_gan, build_networks, load_images
 from keras_cxrgan.workflows.auditing import audit
 from keras_cxrgan.workflows.evaluating import evaluate
+from keras_cxrgan.workflows.inspecting import inspect
 from keras_cxrgan.workflows.producing import export, figure, generate, load_generator
 from keras_cxrgan.workflows.running import RunResult, train
+from keras_cxrgan.workflows.splitting import split
 
 __all__ = [
     "RunResult",
@@ -26,7 +28,9 @@ __all__ = [
     "export",
     "figure",
     "generate",
+    "inspect",
     "load_generator",
     "load_images",
+    "split",
     "train",
 ]

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_cxrgan.data import phantom
 from keras_cxrgan.data.prepare import ImageSet, prepare_images
-from keras_cxrgan.data.records import Record, content_hash, find_records, fingerprint
+from keras_cxrgan.data.records import Record, content_hash, fingerprint
+from keras_cxrgan.data.sources import check_unchanged, read_source
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import runtime
@@ -23,13 +24,16 @@ def load_images(
     recipe: Recipe,
     *,
     classes: tuple[str, ...] = (),
+    split: str | None = None,
     on_bad_file: str = "error",
     cache_dir: Path | None = None,
     memory_budget: int = 2 * 2**30,
     report=None,
 ) -> ImageSet:
-    """Return the prepared uint8 images of a folder or zip, or of the built-in chest phantom."""
+    """Return the prepared uint8 images of a source of films, or of the built-in chest phantom."""
     if data is None:
+        if split:
+            raise ValueError(f"--split {split} needs --data manifest.csv")
         if report:
             report("phantom", 0, PHANTOM_COUNT)
         labels = classes or ("normal",)
@@ -43,8 +47,9 @@ def load_images(
         if report:
             report("phantom", PHANTOM_COUNT, PHANTOM_COUNT)
         return ImageSet(images, records, hashes, fingerprint(hashes), ())
-    return prepare_images(
-        find_records(data, classes),
+    records, entries = read_source(data, classes, split)
+    images = prepare_images(
+        records,
         recipe.image_size,
         fit=recipe.fit,
         clahe_clip_limit=recipe.clahe_clip_limit,
@@ -55,6 +60,8 @@ def load_images(
         memory_budget=memory_budget,
         progress=(lambda done, total: report("images", done, total)) if report else None,
     )
+    check_unchanged(entries, images.records, images.hashes)
+    return images
 
 
 def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = True):

@@ -53,6 +53,7 @@ def train(
     *,
     data: str | None = None,
     classes: tuple[str, ...] = (),
+    split: str | None = None,
     on_bad_file: str = "error",
     devices: str = "auto",
     deterministic: bool = False,
@@ -67,6 +68,7 @@ def train(
     Args:
         data: folder or zip of films; None for the built-in chest phantom.
         classes: names of the class folders to use; () for all.
+        split: of a manifest given as `data`.
         extend: let the recipe's `epochs` differ from the run's, to train it for longer.
         memory_budget: bytes of prepared images above which they live in a file in the run.
         backup_seconds: at least this long between two saved states.
@@ -87,13 +89,14 @@ def train(
             data,
             recipe,
             classes=classes,
+            split=split,
             on_bad_file=on_bad_file,
             cache_dir=run / "cache",
             memory_budget=memory_budget,
             report=report if chief else None,
         )
         runs.check_enough(image_set, recipe)
-        description = runs.describe_data(image_set, recipe, data, classes)
+        description = runs.describe_data(image_set, recipe, data, classes, split)
         runs.check_same_data(run, description)
         try:
             gan = build_gan(recipe, strategy)

@@ -16,7 +16,8 @@ from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.prepare import prepare_images
-from keras_cxrgan.data.records import Record, content_hash, find_records, fingerprint
+from keras_cxrgan.data.records import Record, content_hash, fingerprint
+from keras_cxrgan.data.sources import check_unchanged, read_source
 from keras_cxrgan.workflows.producing import MANIFEST_COLUMNS, load_generator, sampled
 
 PHANTOM = "phantom"
@@ -110,7 +111,7 @@ def native_sizes(source: str) -> list[tuple[int, int]]:
     """Return (height, width) of the images of a folder or zip, as their headers say."""
     if source == PHANTOM:
         return []
-    headers = (_header(record) for record in find_records(source))
+    headers = (_header(record) for record in read_source(source)[0])
     return [(header.height, header.width) for header in headers if header]
 
 
@@ -147,7 +148,8 @@ def load_side(
         return _phantom_side(preparation, role, count, classes)
     if is_generator(source):
         return _generated_side(source, preparation, count, seed, best, memory_budget, progress)
-    records, left_out = _listed(source, find_records(source, tuple(classes)))
+    records, entries = read_source(source, tuple(classes))
+    records, left_out = _listed(source, records)
     found = len(records)
     if count and count < found:
         chosen = np.sort(np.random.default_rng(seed).permutation(found)[:count])
@@ -168,6 +170,7 @@ def load_side(
         progress=progress,
         **clahe,
     )
+    check_unchanged(entries, images.records, images.hashes)
     codecs = Counter(header.codec for header in headers)
     sizes = Counter((header.height, header.width) for header in headers)
     deep = sum(header.bits > 8 for header in headers)

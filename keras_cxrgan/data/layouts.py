@@ -1,0 +1,452 @@
+"""The public chest X-ray sets, read exactly as they are downloaded (`--layout`)."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from keras_cxrgan.data.listing import (
+    Files,
+    Table,
+    base,
+    folders_of,
+    is_mask,
+    list_files,
+    read_text,
+    rows_by_image,
+    stem,
+)
+from keras_cxrgan.data.records import Record, select_classes
+
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_IMAGE_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
+_LABEL_COLUMNS = ("label", "finding", "class")
+_PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject_id")
+
+_RADIOGRAPHY = re.compile(r"(covid|normal|lung_opacity|viral pneumonia)[-\d (]*\d", re.IGNORECASE)
+_NAME_RULES = {
+    "kermany": re.compile(
+        r"(person\d+)_(?:bacteria|virus)_\d+.*|((?:NORMAL2-)?IM-\d+)-\d+.*"
+        r"|(?:NORMAL|BACTERIA|VIRUS)-(\d+)-\d+.*"
+    ),
+    "nih": re.compile(r"(\d{5,})_\d+"),
+    "rsna": re.compile(r"(.+)"),
+    "montgomery": re.compile(r"(MCUCXR_\d+)_[01]"),
+    "shenzhen": re.compile(r"(CHNCXR_\d+)_[01]"),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a layout made of a set: the images it kept, and what it left out by reason."""
+
+    layout: str
+    records: tuple[Record, ...]
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def read_layout(
+    source: str | os.PathLike, layout: str = "auto", classes: Sequence[str] = ()
+) -> Reading:
+    """Reads a public set as it was downloaded, as a folder or zip: labels, patients, splits.
+
+    `auto` recognises the set by its structure and notes what it took and why; `folder` is the
+    plain reading, helped by any CSV with a file, a label and a patient column. `classes` keeps
+    those labels only. Raises ValueError (one line) for an unknown layout, or one that does not
+    fit what is there.
+
+    >>> read_layout("chest_xray.zip").left_out  # doctest: +SKIP
+    {'macOS leftover (__MACOSX, ._*)': 5857, 'second copy of the same name': 5856}
+    """
+    if layout != "auto":
+        _check_layout(layout)
+    source = Path(source)
+    files = list_files(source)
+    notes = []
+    if layout == "auto":
+        layout, reason = _recognise(files)
+        notes.append(f"layout {layout}: {reason}; another can be named (--layout)")
+    reading = LAYOUTS[layout](files)
+    left_out = {reason: count for reason, count in reading.left_out.items() if count}
+    if files.leftovers:
+        left_out["macOS leftover (__MACOSX, ._*)"] = files.leftovers
+    if not reading.records:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
+        raise ValueError(f"{source}: the {layout} layout keeps no image ({reasons}) (--layout)")
+    classes = (classes,) if isinstance(classes, str) else tuple(classes)
+    kept = select_classes(list(reading.records), classes, source)
+    if len(kept) < len(reading.records):
+        left_out["other class (--class)"] = len(reading.records) - len(kept)
+    return Reading(layout, tuple(kept), left_out, (*notes, *reading.notes))
+
+
+def patient_of(name: str, layout: str) -> str | None:
+    """The patient that a file's name tells by the rule of `layout`; None where it tells none.
+
+    `folder` tries the names that are unmistakable: of NIH, Kermany, Montgomery and Shenzhen.
+
+    >>> patient_of("train/PNEUMONIA/person1000_virus_1681.jpeg", "kermany")
+    'person1000'
+    >>> patient_of("00001280_004.png", "folder")
+    '00001280'
+    """
+    _check_layout(layout)
+    rules = (layout,) if layout != "folder" else ("nih", "montgomery", "shenzhen", "kermany")
+    # Viewers export IM-0001-0001.dcm or .jpg for everybody; only Kermany's files are .jpeg.
+    if layout == "folder" and not name.lower().endswith(".jpeg"):
+        rules = rules[:-1]
+    for rule in rules:
+        match = rule in _NAME_RULES and _NAME_RULES[rule].fullmatch(stem(name))
+        if match:
+            return next(group for group in match.groups() if group)
+    return None
+
+
+def patient_from_regex(name: str, regex: str) -> str | None:
+    """The one group of `regex` where it is found in `name` (`--patient-regex`), else None.
+
+    Raises ValueError for an expression that is not valid or has not exactly one group.
+
+    >>> patient_from_regex("site2/p017_lat.png", r"p([0-9]+)_")
+    '017'
+    """
+    try:
+        compiled = re.compile(regex)
+    except re.error as error:
+        reason = f"{regex!r} is not a regular expression: {error} (--patient-regex)"
+        raise ValueError(reason) from None
+    if compiled.groups != 1:
+        raise ValueError(
+            f"{regex!r} has {compiled.groups} groups: put the part of the name that is the "
+            "patient into one pair of parentheses (--patient-regex)"
+        )
+    match = compiled.search(name)
+    return (match.group(1) or None) if match else None
+
+
+def _kermany(files: Files) -> Reading:
+    """Kermany 2018: {train,val,test}/{NORMAL,PNEUMONIA}, perhaps twice (a nested chest_xray/)."""
+
+    def decide(name: str, record: Record) -> Record | str:
+        above, label = ("", "", *folders_of(name))[-2:]
+        if label.upper() not in ("NORMAL", "PNEUMONIA"):
+            return "outside of the folders NORMAL and PNEUMONIA"
+        patient, split = patient_of(name, "kermany"), _SPLITS.get(above.lower())
+        return replace(record, label=label.upper(), patient=patient, split=split)
+
+    records, left_out = _sift(files, decide, lambda name: tuple(name.split("/")[-3:]))
+    if not records:
+        raise files.misfit("kermany", "folders NORMAL and PNEUMONIA below train, val and test")
+    notes = []
+    val = sum(record.split == "val" for record in records)
+    if 0 < val < 100:
+        notes.append(f"val has {val} files, too few to measure anything: split again by patient")
+    pairs = {(record.patient, record.split) for record in records if record.patient}
+    crossing = sum(count > 1 for count in Counter(patient for patient, _ in pairs).values())
+    if crossing:
+        notes.append(
+            f"{crossing} person numbers occur in more than one split (perhaps the numbering "
+            "restarts): each is held to be one patient, so that a new split cannot leak"
+        )
+    return Reading("kermany", records, left_out, tuple(notes))
+
+
+def _covid19_radiography(files: Files) -> Reading:
+    """COVID-19 Radiography (Chowdhury 2020): <class>/{images,masks}; older versions <class>/."""
+    classes = _radiography_classes(files)
+
+    def decide(name: str, record: Record) -> Record | str:
+        if is_mask(name):
+            return "lung mask"
+        above, folder = ("", "", *folders_of(name))[-2:]
+        if folder.lower() == "images":
+            return replace(record, label=above or files.source.stem)
+        if folder in classes:
+            return replace(record, label=folder)
+        return "outside of the class folders"
+
+    records, left_out = _sift(files, decide)
+    if not records:
+        raise files.misfit("covid19-radiography", "folders <class>/images and <class>/masks")
+    note = (
+        "no patients are published, and each class comes from other sources (Viral Pneumonia: "
+        "children; Normal: RSNA and Kermany): the source may tell the class"
+    )
+    return Reading("covid19-radiography", records, left_out, (note,))
+
+
+def _covid_chestxray(files: Files) -> Reading:
+    """ieee8023/covid-chestxray-dataset (Cohen 2020): metadata.csv beside images/."""
+    table = files.table("filename", "finding", "view")
+    if table is None:
+        raise files.misfit("covid-chestxray", "metadata.csv with filename, finding and view")
+    rows, absent = rows_by_image(files, table, "filename")
+
+    def decide(name: str, record: Record) -> Record | str:
+        row = rows.get(name)
+        reason = f"not in {table.name}" if row is None else _unfit_row(row)
+        return reason or replace(record, label=row["finding"], patient=row.get("patientid") or None)
+
+    records, left_out = _sift(files, decide)
+    kept = [row for name, row in rows.items() if not _unfit_row(row)]
+    notes = [f"views: {_counts(row['view'] for row in kept)} (Supine and Erect are taken as AP)"]
+    unlicensed = sum(not row["license"] for row in kept if "license" in row)
+    if unlicensed:
+        notes.append(f"{unlicensed} images state no licence: do not pass them on")
+    return Reading("covid-chestxray", records, left_out, (*notes, *_absent(absent, table)))
+
+
+def _unfit_row(row: dict[str, str]) -> str | None:
+    modality, view = row.get("modality", "").lower(), row["view"].lower()
+    if modality == "ct" or view in ("ct", "axial", "coronal"):
+        return "CT"
+    if modality not in ("", "x-ray", "xray"):
+        return f"modality {row['modality']}"
+    if view in ("l", "lateral"):
+        return "lateral view"
+    if not re.match(r"(pa|aps?)\b", view):
+        return f"view {row['view'] or 'not stated'}"
+    return "finding not known" if row["finding"].lower() in ("", "todo", "unknown") else None
+
+
+def _nih(files: Files) -> Reading:
+    """NIH ChestX-ray14 (Wang 2017): Data_Entry_2017.csv beside images_001/images/."""
+    table = files.table("image index", "finding labels")
+    if table is None:
+        raise files.misfit("nih", "Data_Entry_2017.csv with Image Index and Finding Labels")
+    rows = {row["image index"]: row for row in table.rows}
+    splits = {}
+    for path, record in files.others.items():
+        split = {"train_val_list.txt": "train", "test_list.txt": "test"}.get(base(path))
+        if split:
+            splits.update(dict.fromkeys(read_text(record).split(), split))
+
+    def decide(name: str, record: Record) -> Record | str:
+        row = rows.get(base(name))
+        if row is None:
+            return f"not in {table.name}"
+        # The table writes 1 for the patient whom the file names write 00000001.
+        number = row.get("patient id", "")
+        patient = number.zfill(8) if number else patient_of(name, "nih")
+        label, split = row["finding labels"] or None, splits.get(base(name))
+        return replace(record, label=label, patient=patient, split=split)
+
+    records, left_out = _sift(files, decide, base)
+    kept = [rows[base(record.path)] for record in records]
+    several = sum("|" in row["finding labels"] for row in kept)
+    notes = [
+        f"labels from {table.name} (text mining); {several} images have several (A|B)",
+        f"views: {_counts(row.get('view position', '') for row in kept)}",
+    ]
+    if splits:
+        notes.append("splits from train_val_list.txt (as train) and test_list.txt")
+    return Reading("nih", records, left_out, (*notes, *_absent(len(rows) - len(kept), table)))
+
+
+def _rsna(files: Files) -> Reading:
+    """RSNA Pneumonia Detection 2018: stage_2_train_labels.csv, one row per box, and DICOM."""
+    table, detailed = files.table("patientid", "target"), files.table("patientid", "class")
+    if table is None:
+        raise files.misfit("rsna", "stage_2_train_labels.csv with patientId and Target")
+    boxes = Counter(row["patientid"] for row in table.rows)
+    labels = {
+        row["patientid"]: "Lung Opacity" if row["target"] == "1" else "No Lung Opacity"
+        for row in table.rows
+    }
+    if detailed is not None:
+        labels |= {row["patientid"]: row["class"] for row in detailed.rows if row["class"]}
+
+    def decide(name: str, record: Record) -> Record | str:
+        patient = stem(name)
+        if patient in boxes:
+            return replace(record, label=labels[patient], patient=patient)
+        in_test = any("test" in folder.lower() for folder in folders_of(name))
+        return "test image without a label" if in_test else f"not in {table.name}"
+
+    records, left_out = _sift(files, decide, stem)
+    several = sum(boxes[record.patient] > 1 for record in records)
+    notes = [
+        f"{several} patients have several rows (one per box): one image each",
+        "these films are a part of NIH ChestX-ray14: do not mix or test across the two",
+    ]
+    absent = len(boxes) - len(records)
+    return Reading("rsna", records, left_out, (*notes, *_absent(absent, table)))
+
+
+def _montgomery(files: Files) -> Reading:
+    """Montgomery County (Jaeger 2014): MCUCXR_0001_0.png, the label is the last digit."""
+    return _tuberculosis(files, "montgomery", "MCUCXR_0001_0")
+
+
+def _shenzhen(files: Files) -> Reading:
+    """Shenzhen Hospital (Jaeger 2014): CHNCXR_0001_0.png, the label is the last digit."""
+    return _tuberculosis(files, "shenzhen", "CHNCXR_0001_0")
+
+
+def _tuberculosis(files: Files, layout: str, example: str) -> Reading:
+    def decide(name: str, record: Record) -> Record | str:
+        if is_mask(name):
+            return "lung mask"
+        patient = patient_of(name, layout)
+        label = "tuberculosis" if stem(name).endswith("1") else "normal"
+        return replace(record, label=label, patient=patient) if patient else "other file name"
+
+    records, left_out = _sift(files, decide, base)
+    if not records:
+        raise files.misfit(layout, f"images named {example}.png (0 normal, 1 tuberculosis)")
+    note = "one hospital only: merged with another set, the hospital may tell the class"
+    return Reading(layout, records, left_out, (note,))
+
+
+def _folder(files: Files) -> Reading:
+    """Any folder: one per class, helped by a table with columns of files, labels, patients."""
+    table, columns, rows, absent = _plain_table(files)
+    _, label_column, patient_column = columns
+    sources, relabelled = Counter(), 0
+
+    def decide(name: str, record: Record) -> Record:
+        nonlocal relabelled
+        row, folders = rows.get(name, {}), [folder.lower() for folder in folders_of(name)]
+        splits = [_SPLITS[folder] for folder in folders if folder in _SPLITS]
+        label = None if folders and folders[-1] in _SPLITS else record.label
+        told, patient = row.get(label_column) or None, row.get(patient_column) or record.patient
+        relabelled += None not in (told, label) and told != label
+        sources["listed"] += bool(patient)
+        patient = patient or patient_of(name, "folder")
+        sources["known"] += bool(patient)
+        split = row.get("split") or record.split or (splits[-1] if splits else None)
+        return replace(record, label=told or label, patient=patient, split=split)
+
+    records, left_out = _sift(files, decide)
+    total, listed = len(records), sources["listed"]
+    by_name = sources["known"] - listed
+    known = f"patients known for {sources['known']} of {total} images"
+    notes = [f"{known}: {listed} from a table, {by_name} by the file's name"]
+    if table is not None:
+        used = ", ".join(column for column in columns if column)
+        notes.append(f"{table.name} ({used}) is about {len(rows)} of {total} images")
+        notes += _absent(absent, table)
+    if relabelled:
+        notes.append(f"{relabelled} labels are not the folder's: those of {table.name} were taken")
+    notes += [f"{name} was not read: {reason}" for name, reason in files.unread.items()]
+    masks = sum(map(is_mask, files.images))
+    if masks:
+        notes.append(f"{masks} images are in folders of masks or named so: they are kept")
+    return Reading("folder", records, left_out, tuple(notes))
+
+
+LAYOUTS: dict[str, Callable[[Files], Reading]] = {
+    "kermany": _kermany,
+    "covid19-radiography": _covid19_radiography,
+    "covid-chestxray": _covid_chestxray,
+    "nih": _nih,
+    "rsna": _rsna,
+    "montgomery": _montgomery,
+    "shenzhen": _shenzhen,
+    "folder": _folder,
+}
+"""The function of each layout."""
+
+
+def _check_layout(layout: str) -> None:
+    if layout not in LAYOUTS:
+        near = difflib.get_close_matches(layout.lower(), LAYOUTS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"no layout {layout!r}{hint}: use auto, {', '.join(LAYOUTS)} (--layout)")
+
+
+def _recognise(files: Files) -> tuple[str, str]:
+    """The layout whose structure is there, and what told it."""
+    films = [name for name in files.images if not is_mask(name)]
+    clues = {}
+    for layout, columns in {
+        "nih": ("image index", "finding labels"),
+        "rsna": ("patientid", "x", "y", "target"),
+        "covid-chestxray": ("filename", "finding", "view", "patientid"),
+    }.items():
+        table = files.table(*columns)
+        if table is not None:
+            clues[layout] = f"{table.name} has the columns {', '.join(columns)}"
+    if _radiography_classes(files):
+        clues["covid19-radiography"] = "its class folders, with masks or metadata beside them"
+    named = [name for name in films if patient_of(name, "kermany")]
+    parents = {"".join(folders_of(name)[-1:]).upper() for name in films}
+    # Kermany's classes beside a third one are somebody's own set: `folder` keeps all of it.
+    if parents <= {"NORMAL", "PNEUMONIA"} and 2 * len(named) >= len(films) > 0:
+        clues["kermany"] = "NORMAL and PNEUMONIA hold names such as " + base(named[0])
+    tuberculosis = {
+        layout: [name for name in films if patient_of(name, layout)]
+        for layout in ("montgomery", "shenzhen")
+    }
+    if sum(map(len, tuberculosis.values())) >= 0.9 * len(films):
+        for layout, names in tuberculosis.items():
+            if names:
+                clues[layout] = f"{len(names)} names such as {base(names[0])}"
+    if len(clues) > 1:
+        raise ValueError(
+            f"{files.source} looks like several sets, {' and '.join(clues)}: give the folder of "
+            "one, or name the layout (--layout)"
+        )
+    return next(iter(clues.items()), ("folder", "no public set was recognised"))
+
+
+def _radiography_classes(files: Files) -> set[str]:
+    """Class folders with images/ and masks/, or with <class>.metadata.xlsx beside them."""
+    inside = {}
+    for name in files.images:
+        above, folder = ("", "", *folders_of(name))[-2:]
+        if folder.lower() in ("images", "masks") and _RADIOGRAPHY.match(stem(name)):
+            inside.setdefault(above or files.source.stem, set()).add(folder.lower())
+    suffix = ".metadata.xlsx"
+    books = {base(name)[: -len(suffix)] for name in files.others if name.endswith(suffix)}
+    folders = {folder for name in files.images for folder in folders_of(name)}
+    return {label for label, found in inside.items() if len(found) == 2} | (books & folders)
+
+
+def _sift(
+    files: Files,
+    decide: Callable[[str, Record], Record | str],
+    identity: Callable[[str], Hashable] = lambda name: name,
+) -> tuple[tuple[Record, ...], dict[str, int]]:
+    """Kept records and counts of the reasons; of equal identity the least nested is kept."""
+    records, left_out, seen = {}, Counter(), set()
+    for name in sorted(files.images, key=lambda name: (name.count("/"), name)):
+        kept = decide(name, files.images[name])
+        if isinstance(kept, Record) and identity(name) in seen:
+            kept = "second copy of the same name"
+        if isinstance(kept, Record):
+            seen.add(identity(name))
+            records[name] = kept
+        else:
+            left_out[kept] += 1
+    return tuple(records[name] for name in sorted(records)), dict(left_out)
+
+
+def _plain_table(files: Files) -> tuple:
+    """The table that says most about the images: it, its columns, rows by image, rows without."""
+    best = (None, (None, None, None), {}, 0)
+    for table in files.tables:
+        columns = tuple(
+            next((column for column in known if column in table.columns), None)
+            for known in (_IMAGE_COLUMNS, _LABEL_COLUMNS, _PATIENT_COLUMNS)
+        )
+        if columns[0] and any(columns[1:]):
+            rows, absent = rows_by_image(files, table, columns[0])
+            if len(rows) > len(best[2]):
+                best = (table, columns, rows, absent)
+    return best
+
+
+def _absent(count: int, table: Table) -> list[str]:
+    return [f"{count} entries of {table.name} are about no image here"] if count > 0 else []
+
+
+def _counts(values: Iterable[str]) -> str:
+    counted = Counter(values).most_common()
+    return ", ".join(f"{value or 'not stated'} {count}" for value, count in counted)

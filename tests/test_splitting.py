@@ -1,0 +1,198 @@
+import csv
+import json
+import zipfile
+
+import pytest
+from click.testing import CliRunner
+
+from keras_cxrgan.cli.splitting import split_command
+from keras_cxrgan.data.manifest import read_manifest
+from keras_cxrgan.workflows.splitting import split
+
+HALVES = {"train": 0.5, "test": 0.5}
+
+
+def write(folder, names):
+    """Files that are images by extension, each with a content of its own."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return folder
+
+
+def patients_in(path):
+    return [entry.record.patient for entry in read_manifest(path)]
+
+
+def nih(patients, label):
+    return [f"{label}/{patient:08d}_{i:03d}.png" for i, patient in enumerate(patients)]
+
+
+def test_patients_of_two_classes_stay_on_one_side_by_their_nih_names(tmp_path):
+    data = write(tmp_path / "d", nih(range(40), "NORMAL") + nih(range(20, 60), "PNEUMONIA"))
+    result = split(data, tmp_path / "d" / "m.csv", fractions=HALVES)
+    assert result["patients_found_by"] == {"NIH file names": 80}
+    assert (result["patients"], result["warnings"]) == (60, [])
+    sides = [set(patients_in_split(tmp_path / "d" / "m.csv", name)) for name in HALVES]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 60
+    assert result["splits"]["train"]["classes"]["NORMAL"]["files"] == 20
+
+
+def patients_in_split(path, name):
+    return [entry.record.patient for entry in read_manifest(path, name)]
+
+
+def test_one_name_of_another_kind_stops_the_nih_rule_and_is_warned_of(tmp_path):
+    data = write(tmp_path / "d", [*nih(range(4), "x"), "x/other.png"])
+    result = split(data, tmp_path / "m.csv", fractions=HALVES)
+    assert patients_in(tmp_path / "m.csv") == [None] * 5
+    assert result["patients_found_by"] == {}
+    assert "5 of 5 files have no known patient" in result["warnings"][0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_metadata_gives_patients_and_origin_and_the_regex_fills_the_gaps(tmp_path, packed):
+    data = write(tmp_path / "d", ["x/a.png", "x/b.png", "x/s7_1.png", "x/s7_2.png", "x/c.png"])
+    table = "File,Patient_ID,source\nx/a.png,1,NIH\nb.png,1,NIH\nx/s7_1.png,,web\n"
+    (data / "metadata.csv").write_text(table)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+            for path in sorted(data.rglob("*.*")):
+                archive.write(path, path.relative_to(data))
+        data = tmp_path / "d.zip"
+    result = split(data, tmp_path / "m.csv", fractions=HALVES, patient_regex=r"s(\d)_")
+    assert patients_in(tmp_path / "m.csv") == ["1", "1", None, "7", "7"]
+    assert result["patients_found_by"] == {"metadata.csv": 2, "--patient-regex": 2}
+    origins = [entry.source for entry in read_manifest(tmp_path / "m.csv")]
+    assert origins == ["NIH", "NIH", data.name, "web", data.name]
+
+
+def test_a_bare_name_in_the_metadata_is_not_given_to_two_files(tmp_path):
+    data = write(tmp_path / "d", ["x/1.png", "y/1.png", "y/2.png"])
+    (data / "metadata.csv").write_text("filename,patientid\n1.png,p\n2.png,q\n")
+    split(data, tmp_path / "m.csv", fractions=HALVES)
+    assert patients_in(tmp_path / "m.csv") == [None, None, "q"]
+
+
+def test_metadata_that_contradicts_itself_is_an_error(tmp_path):
+    data = write(tmp_path / "d", ["a.png", "b.png"])
+    (data / "metadata.csv").write_text("path,patient\na.png,1\na.png,1\na.png,2\n")
+    with pytest.raises(ValueError, match="gives a.png two patients .'1' and '2'"):
+        split(data, tmp_path / "m.csv", fractions=HALVES)
+
+
+@pytest.mark.parametrize(
+    ("regex", "message"), [("(a", "is wrong"), ("a", "has 0 groups"), ("(a)(b)", "has 2 groups")]
+)
+def test_a_wrong_regex_is_one_clear_line(tmp_path, regex, message):
+    with pytest.raises(ValueError, match=message) as error:
+        split(tmp_path, tmp_path / "m.csv", patient_regex=regex)
+    assert "\n" not in str(error.value) and "--patient-regex" in str(error.value)
+
+
+def test_copies_of_a_film_under_two_patients_stay_together(tmp_path):
+    data = write(tmp_path / "d", nih(range(30), "x"))
+    for patient in range(10):
+        (data / f"x/{patient + 10:08d}_900.png").write_bytes(
+            f"x/{patient:08d}_{patient:03d}.png".encode()
+        )
+    result = split(data, tmp_path / "m.csv", fractions=HALVES)
+    assert result["duplicate_files"] == 10
+    assert result["joined_patients"][0] == ["00000000", "00000010"]
+    side = {e.record.patient: e.record.split for e in read_manifest(tmp_path / "m.csv")}
+    assert all(side[f"{p:08d}"] == side[f"{p + 10:08d}"] for p in range(10))
+
+
+def test_near_duplicates_that_a_function_finds_stay_together(tmp_path):
+    data = write(tmp_path / "d", [f"{i}.png" for i in range(8)])
+    found = []
+
+    def pairs(records):
+        found.extend(records)
+        return [(0, 7), (1, 6)]
+
+    split(data, tmp_path / "m.csv", fractions=HALVES, find_near_duplicates=pairs)
+    sides = [entry.record.split for entry in read_manifest(tmp_path / "m.csv")]
+    assert len(found) == 8 and sides[0] == sides[7] and sides[1] == sides[6]
+
+
+def test_folds_are_written_as_splits_and_numbers(tmp_path):
+    data = write(tmp_path / "d", [f"{i}.png" for i in range(9)])
+    split(data, tmp_path / "m.csv", folds=3)
+    entries = read_manifest(tmp_path / "m.csv")
+    assert sorted(entry.fold for entry in entries) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert all(entry.record.split == f"fold{entry.fold}" for entry in entries)
+
+
+def test_a_class_too_rare_for_a_split_is_warned_of(tmp_path):
+    data = write(tmp_path / "d", [f"x/{i}.png" for i in range(20)] + ["rare/1.png"])
+    result = split(data, tmp_path / "m.csv", fractions=HALVES)
+    assert any("has no file of rare" in text for text in result["warnings"])
+
+
+def test_an_existing_manifest_is_kept_unless_told(tmp_path):
+    data = write(tmp_path / "d", [f"{i}.png" for i in range(6)])
+    (tmp_path / "m.csv").write_text("mine")
+    with pytest.raises(ValueError, match="already exists.*--overwrite"):
+        split(data, tmp_path / "m.csv")
+    assert (tmp_path / "m.csv").read_text() == "mine"
+    split(data, tmp_path / "m.csv", overwrite=True)
+    assert len(read_manifest(tmp_path / "m.csv")) == 6
+    with pytest.raises(ValueError, match="is a folder"):
+        split(data, tmp_path / "d", overwrite=True)
+
+
+def test_unreadable_files_are_counted_and_nothing_is_written(tmp_path):
+    data = write(tmp_path / "d", ["a.png", "b.png"])
+    (data / "c.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(
+        ValueError, match=r"1 of 3 files cannot be read, the first .*c\.png \(No such"
+    ):
+        split(data, tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def run(*arguments):
+    return CliRunner().invoke(split_command, [str(argument) for argument in arguments])
+
+
+def test_the_command_prints_the_counts_by_split_and_class(tmp_path):
+    data = write(tmp_path / "d", nih(range(10), "A") + nih(range(5, 15), "B"))
+    done = run(data, "--out", tmp_path / "m.csv", "--fractions", "train=0.6,test=0.4")
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.output.splitlines()]
+    assert ["split", "files", "patients", "A", "B", "off"] in lines
+    assert ["all", "20", "15", "10", "10"] in lines
+    (train,) = [line for line in lines if line[:1] == ["train"]]
+    with open(tmp_path / "m.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+    assert int(train[1]) == len(rows) == 12
+    assert int(train[3]) == sum(row["label"] == "A" for row in rows)
+
+
+def test_the_command_gives_json_of_one_class_and_a_seed(tmp_path):
+    data = write(tmp_path / "d", nih(range(10), "A") + nih(range(10, 20), "B"))
+    done = run(
+        data, "--out", tmp_path / "m.csv", "--class", "A", "--seed", 3, "--folds", 2, "--json"
+    )
+    result = json.loads(done.stdout)
+    assert (result["files"], result["seed"]) == (10, 3)
+    assert list(result["splits"]) == ["fold0", "fold1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fractions", "train"], "must be NAME=SHARE"),
+        (["--fractions", "train=0.5,train=0.5"], "train is given twice"),
+        (["--fractions", "train=0.5,test=0.4"], "sum to 0.9"),
+        (["--fractions", "train=0.5,test=0.5", "--folds", "2"], "not both"),
+        ([], "2 files make 2 groups"),
+    ],
+)
+def test_wrong_options_are_one_clear_message(tmp_path, arguments, message):
+    data = write(tmp_path / "d", ["a.png", "b.png"])
+    done = run(data, "--out", tmp_path / "m.csv", *arguments)
+    assert done.exit_code != 0 and message in done.output
+    assert isinstance(done.exception, SystemExit)
