@@ -351,7 +351,6 @@ LAYOUTS: dict[str, Callable[[Files], Reading]] = {
     "shenzhen": _shenzhen,
     "folder": _folder,
 }
-"""The function of each layout."""
 
 
 def _check_layout(layout: str) -> None:

@@ -29,9 +29,10 @@ Suspects are not verdicts: look at them in the contact sheet. Near duplicates ha
 hashes of at most {inspecting.NEAR_BITS} different bits of 64 and 32x32 thumbnails that correlate
 by {inspecting.NEAR_CORRELATION} or more; cropped, turned or flipped copies are not found. A
 shortcut is what tells the class without the film: a classifier, and a GAN trained on one class,
-can learn it instead of the disease. p is multiplied by the number of tests made. Border is the share of near-black pixels in the outer 4 %. The mean grey
-level and the border can also follow from the disease or from how ill patients are filmed; file
-format, size, bit depth and channels cannot.
+can learn it instead of the disease. p is multiplied by the number of tests made.
+Border is the share of near-black pixels in the outer 4 %. The mean grey level and the border can
+also follow from the disease or from how ill patients are filmed; file format, size, bit depth and
+channels cannot.
 """
 
 
@@ -243,10 +244,11 @@ def _shortcut_sentences(shortcuts: dict) -> list[str]:
             f"more than chance ({chance:.1%}), but too little to be called a shortcut: "
             + ", ".join(weak)
         )
-    return sentences or [
+    none = (
         "no shortcut found: format, size, bit depth, channels, border and mean grey level do not"
         " tell the class better than chance"
-    ]
+    )
+    return sentences or [none]
 
 
 def _p(p: float) -> str:
@@ -327,8 +329,8 @@ def _shortcuts_table(shortcuts: dict) -> Table:
         "can the class be told without the film?",
         ("by this alone", "accuracy", "chance", "p", "given away: found, right"),
         tuple(rows),
-        f"Five-fold cross-validation of {_count(shortcuts['files'], 'file')}, {shortcuts['groups']:,} of them"
-        " independent; > marks a shortcut.",
+        f"Five-fold cross-validation of {_count(shortcuts['files'], 'file')},"
+        f" {shortcuts['groups']:,} of them independent; > marks a shortcut.",
     )
 
 
