@@ -275,8 +275,7 @@ def _rsna(files: Files) -> Reading:
         f"{several} patients have several rows (one per box): one image each",
         "these films are a part of NIH ChestX-ray14: do not mix or test across the two",
     ]
-    absent = len(boxes) - len(records)
-    return Reading("rsna", records, left_out, (*notes, *_absent(absent, table)))
+    return Reading("rsna", records, left_out, (*notes, *_absent(len(boxes) - len(records), table)))
 
 
 def _montgomery(files: Files) -> Reading:
