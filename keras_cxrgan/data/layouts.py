@@ -61,8 +61,8 @@ def read_layout(
     those labels only. Raises ValueError (one line) for an unknown layout, or one that does not
     fit what is there.
 
-    >>> read_layout("chest_xray.zip").left_out  # doctest: +SKIP
-    {'macOS leftover (__MACOSX, ._*)': 5857, 'second copy of the same name': 5856}
+    >>> read_layout("chest_xray.zip").layout  # doctest: +SKIP
+    'kermany'
     """
     if layout != "auto":
         _check_layout(layout)
