@@ -7,6 +7,7 @@ per value of 8 or 16 bits instead of once per pixel.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import warnings
@@ -44,7 +45,7 @@ _TAGS = {
     "body_part": "BodyPartExamined",
     "study_date": "StudyDate",
 }
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_MAX_TAG_BYTES = 256 * 2**20
 
 _quiet_lock = threading.Lock()
 _quiet_users = 0
@@ -79,17 +80,28 @@ def read_tags(data: bytes) -> dict[str, str | int | None]:
     Keys: patient_id, modality, view_position, rows, columns, bits_stored, photometric,
     manufacturer, body_part, study_date (YYYYMMDD). Patient names are not read. The patient id
     and the study date are personal data: they are for splitting by patient and never to be
-    written to outputs. The file up to its pixels is enough, if it is not deflated. Raises
-    ValueError (one line) when it cannot be read or pydicom is not installed.
+    written to outputs; `pseudonym` is. The file up to its pixels is enough, if it is not
+    deflated. Raises ValueError (one line) when it cannot be read or pydicom is not installed.
     """
     with _quiet():
         keywords = ["SpecificCharacterSet", *_TAGS.values()]
-        dataset = _parse(data, 1 << 28, stop_before_pixels=True, specific_tags=keywords)
+        dataset = _parse(data, _MAX_TAG_BYTES, stop_before_pixels=True, specific_tags=keywords)
         tags: dict[str, str | int | None] = {}
         for name, keyword in _TAGS.items():
             read = _integer if name in ("rows", "columns", "bits_stored") else _text
             tags[name] = read(dataset, keyword)
         return tags
+
+
+def pseudonym(patient_id: str) -> str:
+    """A name to write instead of a PatientID: the same for the same id, in every data set.
+
+    It is no anonymisation: who knows the ids, or can try all of them, finds the patient.
+
+    >>> pseudonym("P 7")
+    'patient-20648ef6'
+    """
+    return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:8]}"
 
 
 def _parse(data: bytes, max_bytes: int, **options: Any) -> Dataset:
@@ -99,25 +111,27 @@ def _parse(data: bytes, max_bytes: int, **options: Any) -> Dataset:
     except ImportError:
         message = "a DICOM file: pip install 'keras_cxrgan[dicom]' to read it"
         raise ValueError(message) from None
-    _check_inflation(data, max_bytes)
     with _refusing("damaged DICOM"):
-        return pydicom.dcmread(BytesIO(data), **options)
+        return pydicom.dcmread(_Guarded(data, max_bytes), **options)
 
 
-def _check_inflation(data: bytes, max_bytes: int) -> None:
-    """Refuses the deflated transfer syntax where it hides more than `max_bytes`."""
-    if _DEFLATED not in data[132:65536]:
-        return
-    start = 144 + int.from_bytes(data[140:144], "little")  # the group length comes first
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflater.decompress(data[start:], max_bytes)
-    except zlib.error:
-        raise ValueError("damaged DICOM: the deflated data set is invalid") from None
-    if inflater.unconsumed_tail:
-        raise ValueError(f"a deflated DICOM of more than {max_bytes // 10**6} MB")
-    if not inflater.eof:
-        raise ValueError("truncated DICOM: the end of the deflated data set is missing")
+class _Guarded(BytesIO):
+    """A file whose rest pydicom may inflate: it reads all of it at once only to do that."""
+
+    def __init__(self, data: bytes, max_bytes: int):
+        super().__init__(data)
+        self.max_bytes = max_bytes
+
+    def read(self, size: int | None = -1) -> bytes:
+        rest = super().read(size)
+        if size is None or size < 0:
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            inflater.decompress(rest, self.max_bytes)
+            if inflater.unconsumed_tail:
+                raise ValueError(f"deflated from more than {self.max_bytes // 10**6} MB")
+            if not inflater.eof:
+                raise ValueError("truncated, the end of the deflated data set is missing")
+        return rest
 
 
 def _check(dataset: Dataset, max_pixels: int) -> None:

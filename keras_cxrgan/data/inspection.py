@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 
-from .headers import read_header
+from .codecs import PNG, clean_png
+from .headers import Header, read_header
 from .images import decode
 from .prepare import in_order
 from .records import Record, content_hash
@@ -28,12 +28,14 @@ NEAR_CORRELATION = 0.98
 NO_CLASS = "(no class)"
 SIZES_SHOWN = 10
 
+_COLOUR_MODES = ("RGB", "palette", "RGB + alpha", "CMYK")  # of PNG and JPEG
 _COLOURED = 32  # difference of the channels from which a pixel counts as coloured
-_PNG_MODES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey + alpha", 6: "RGB + alpha"}
-_JPEG_MODES = {1: "grey", 3: "RGB", 4: "CMYK"}
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
            "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
 _BLOCK = 1024
+
+GIVEN, DICOM_ID = "given with the files", "DICOM PatientID"
+_FRONTAL = ("PA", "AP")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +44,19 @@ class FileFacts:
 
     `border` is the share of near-black pixels in the outer 4 %, `mean_grey` is in 0-255,
     `pixels` the hash of the decoded grey image, `perceptual` 64 bits of its lowest cosine
-    frequencies (pHash, Zauner 2010), `thumbnail` uint8 (32, 32).
+    frequencies (pHash, Zauner 2010), `thumbnail` uint8 (32, 32). `modality`, `view` and
+    `manufacturer` are those of a DICOM file. `patient_from` is `GIVEN` or `DICOM_ID`; in the
+    second case `patient` is a pseudonym (`dicom.pseudonym`), never the id itself.
     """
 
     name: str
     label: str | None
     patient: str | None
     split: str | None
+    patient_from: str | None = None
+    modality: str | None = None
+    view: str | None = None
+    manufacturer: str | None = None
     sha256: str = ""
     reason: str = ""
     codec: str = "other"
@@ -106,8 +114,11 @@ def inspect_records(
     Counts, patients, duplicates (same file, same pixels, nearly the same picture), suspects (no
     frontal chest film), and whether the class can be told without looking at the film (see
     `find_shortcuts`). Unreadable files are listed, never raised. A split that no record gives
-    is read from a folder named train, val or test. `progress(done, total)` is called from the
-    caller's thread. Memory: about 2 KB for each file beside the images being decoded.
+    is read from a folder named train, val or test. Patients that no record gives are those of
+    the DICOM files' PatientID, under a pseudonym, since everything here may be written to disk;
+    `patients["found"]` counts the files by how their patient was found. `progress(done, total)`
+    is called from the caller's thread. Memory: about 2 KB for each file beside the images being
+    decoded.
 
     >>> inspect_records(find_records("chest_xray")).counts["files"]  # doctest: +SKIP
     5856
@@ -148,36 +159,62 @@ def inspect_records(
 def read_facts(record: Record) -> FileFacts:
     """What one file is; a file that cannot be read or decoded has a `reason`."""
     split = record.split or _split_of(record.path)
-    known = (record.name, record.label, record.patient, split)
+    facts = FileFacts(
+        record.name, record.label, record.patient, split, GIVEN if record.patient else None
+    )
     try:
         data = record.read()
     except OSError as error:
-        return FileFacts(*known, reason=error.strerror or str(error))
+        return dataclasses.replace(facts, reason=error.strerror or str(error))
     except ValueError as error:
-        return FileFacts(*known, reason=str(error))
-    digest = content_hash(data)
+        return dataclasses.replace(facts, reason=str(error))
+    facts = dataclasses.replace(_with_tags(facts, data), sha256=content_hash(data))
     try:
         grey = decode(data)
     except ValueError as error:
-        return FileFacts(*known, digest, reason=str(error))
-    header, mode = read_header(data), _mode(data)
+        return dataclasses.replace(facts, reason=str(error))
+    header = read_header(data) or Header("other", *grey.shape, 0, "other")
     thumbnail = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    coloured = 0.0 if mode in ("grey", "grey + alpha", "other") else _coloured(data)
-    return FileFacts(
-        *known,
-        digest,
-        codec=header.codec if header else "other",
-        height=header.height if header else grey.shape[0],
-        width=header.width if header else grey.shape[1],
-        bits=header.bits if header else 0,
-        mode=mode,
+    coloured = _coloured(data) if header.mode in _COLOUR_MODES else 0.0
+    return dataclasses.replace(
+        facts,
+        codec=header.codec,
+        height=header.height,
+        width=header.width,
+        bits=header.bits,
+        mode=header.mode,
         mean_grey=float(cv2.mean(grey)[0]),
         border=_border(grey),
         pixels=hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest(),
         perceptual=_perceptual_hash(thumbnail),
         thumbnail=thumbnail,
-        suspicions=suspicions(grey, coloured),
+        suspicions=(*_not_frontal(facts.view), *suspicions(grey, coloured)),
     )
+
+
+def _with_tags(facts: FileFacts, data: bytes) -> FileFacts:
+    """The facts with what a DICOM file says of itself, refused ones too."""
+    if data[128:132] != b"DICM":
+        return facts
+    from .dicom import pseudonym, read_tags
+
+    try:
+        tags = read_tags(data)
+    except ValueError:
+        return facts  # decoding gives the reason
+    names = {"modality": "modality", "view": "view_position", "manufacturer": "manufacturer"}
+    facts = dataclasses.replace(facts, **{name: tags[tag] for name, tag in names.items()})
+    if facts.patient is None and tags["patient_id"]:
+        patient = pseudonym(tags["patient_id"])
+        facts = dataclasses.replace(facts, patient=patient, patient_from=DICOM_ID)
+    return facts
+
+
+def _not_frontal(view: str | None) -> list[Suspicion]:
+    """LL, RL, LATERAL, and decubitus and oblique views; "AP SUPINE" is frontal."""
+    if not view or view.upper().replace("_", " ").split()[0] in _FRONTAL:
+        return []
+    return [Suspicion("view", "a lateral view (DICOM tag)", f"ViewPosition {view}", 1.0)]
 
 
 def _split_of(path: str) -> str | None:
@@ -186,33 +223,10 @@ def _split_of(path: str) -> str | None:
     return next(filter(None, found), None)
 
 
-def _mode(data: bytes) -> str:
-    """What the values of a pixel are, as the header of a PNG or JPEG declares it."""
-    if data.startswith(b"\x89PNG"):
-        return _PNG_MODES.get(data[25], "other")
-    position = 2
-    while data.startswith(b"\xff\xd8") and position + 9 < len(data):
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return _JPEG_MODES.get(data[position + 9], "other")
-        else:
-            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
-    return "other"
-
-
 def _coloured(data: bytes) -> float:
-    """The share of pixels with clearly different channels; decodable data only."""
-    if data.startswith(b"\x89PNG"):
-        # libpng prints complaints about metadata on stderr, where they tear progress bars.
-        kept, position = [data[:8]], 8
-        while position < len(data):
-            length = int.from_bytes(data[position : position + 4], "big")
-            if data[position + 4 : position + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-                kept.append(data[position : position + 12 + length])
-            position += 12 + length
-        data = b"".join(kept)
+    """The share of pixels with clearly different channels; decodable PNG and JPEG only."""
+    if data.startswith(PNG):
+        data, _ = clean_png(data)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
     if image is None:
         return 0.0
@@ -250,6 +264,9 @@ def _counts(files: Sequence[FileFacts]) -> dict:
         "formats": most_common(facts.codec for facts in readable),
         "bits": most_common(facts.bits for facts in readable),
         "modes": most_common(facts.mode for facts in readable),
+        "modalities": most_common(facts.modality for facts in files if facts.modality),
+        "views": most_common(facts.view for facts in files if facts.view),
+        "manufacturers": most_common(facts.manufacturer for facts in files if facts.manufacturer),
         "distinct_sizes": len(sizes),
         "sizes": dict(list(sizes.items())[:SIZES_SHOWN]),
         "mean_grey": float(greys.mean()) if readable else None,
@@ -265,7 +282,7 @@ def _patients(files: Sequence[FileFacts]) -> dict:
             classes[facts.patient] |= {facts.label} - {None}
             splits[facts.patient] |= {facts.split} - {None}
     return {
-        "found": "given with the files" if films else "none",
+        "found": dict(Counter(facts.patient_from for facts in files if facts.patient_from)),
         "files": sum(films.values()),
         "patients": len(films),
         "most_files": max(films.values(), default=0),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import decode, prepare_image
+from .images import check_window, decode, prepare_image
 from .records import Record, content_hash, fingerprint
 
 _CACHE_FORMAT = 1
@@ -30,7 +30,8 @@ class ImageSet:
 
     `images` is uint8 (N, S, S), in memory or a read-only memory map. `hashes` are of the files'
     contents, and `fingerprint` identifies the set of them whatever its order or place.
-    `rejected` lists (name, reason) of the files left out.
+    `rejected` lists (name, reason) of the files left out, `notes` says how their source was
+    read, and `leaks` which films of it should not have been used.
     """
 
     images: np.ndarray
@@ -38,6 +39,8 @@ class ImageSet:
     hashes: tuple[str, ...]
     fingerprint: str
     rejected: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str | None, ...]:
@@ -74,13 +77,16 @@ def prepare_images(
     clahe_clip_limit: float = 0.0,
     clahe_tiles: int = 8,
     clahe_size: int = 0,
+    window: Sequence[float] | None = None,
     on_bad_file: str = "error",
     cache_dir: str | os.PathLike | None = None,
     memory_budget: int = 2 * 2**30,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
-    """Decodes and prepares every record (see `prepare_image`), in the order of the records.
+    """Decodes and prepares every record, in the order of the records.
+
+    `window` is that of 16-bit PNGs (see `decode`); for the other settings see `prepare_image`.
 
     All bad files are collected first: `on_bad_file="error"` then raises `BadFiles`, "skip"
     leaves them out and lists them. A set of more than `memory_budget` bytes goes to a file in
@@ -105,6 +111,9 @@ def prepare_images(
     }
     # Wrong settings must raise here, not count as one bad file after another.
     prepare_image(np.zeros((2, 2), np.uint8), **settings)
+    if window is not None:
+        # Not there by default, so that caches from before there were windows stay valid.
+        settings["window"] = check_window(window)
     workers = workers or min(os.cpu_count() or 1, 32)
     progress = progress or (lambda done, total: None)
     needed = len(records) * image_size**2
@@ -141,7 +150,8 @@ def _checked(
         advice = "Remove or repair them, or pass --on-bad-file skip."
         raise BadFiles(rejected, len(records), advice)
     if len(rejected) == len(records):
-        raise BadFiles(rejected, len(records), "No image is left: give PNG or JPEG files (--data).")
+        advice = "No image is left: give PNG, JPEG or DICOM files (--data)."
+        raise BadFiles(rejected, len(records), advice)
     return rejected
 
 
@@ -154,7 +164,9 @@ def _load(record: Record, settings: dict[str, Any]) -> _Loaded:
         return _Loaded("", reason=str(error))
     digest = content_hash(data)
     try:
-        return _Loaded(digest, prepare_image(decode(data), **settings))
+        grey = decode(data, settings.get("window"))
+        of_image = {name: value for name, value in settings.items() if name != "window"}
+        return _Loaded(digest, prepare_image(grey, **of_image))
     except ValueError as error:
         return _Loaded(digest, reason=str(error))
 

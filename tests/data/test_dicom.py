@@ -175,6 +175,16 @@ def test_twelve_bits_in_sixteen_without_a_window_are_neither_black_nor_white():
     assert 126 < grey.mean() < 129
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_every_bit_depth_spans_all_grey_levels(bits):
+    top = 2**bits - 1
+    ends = {"WindowCenter": 2 ** (bits - 1), "WindowWidth": 2**bits}
+    assert shown([0, top // 2, top], bits, **ends) == [0, 127, 255]
+    ramp = (np.arange(4096) / 4095 * top).astype(int).reshape(64, 64)
+    grey = decode_dicom(saved(film(ramp, bits)))
+    assert (grey.min(), grey.max()) == (0, 255) and 126 < grey.mean() < 129
+
+
 def test_few_levels_and_one_level():
     few = np.zeros((64, 64), int)
     few[5, 5] = 900  # fewer than the 0.1 % that the percentiles cut
@@ -393,18 +403,53 @@ def test_rubbish_never_ends_in_another_error(seed):
             assert str(error).isprintable()
 
 
-def test_a_deflated_bomb_does_not_take_the_memory():
+def deflated_bomb(spoil=lambda meta: meta):
     data = saved(film([1, 2], syntax=uid.DeflatedExplicitVRLittleEndian))
     start = 144 + int.from_bytes(data[140:144], "little")
     deflater = zlib.compressobj(9, wbits=-15)
-    bomb = data[:start] + deflater.compress(bytes(2 * 10**7)) + deflater.flush()
+    hidden = deflater.compress(bytes(2 * 10**7)) + deflater.flush()
+    return data[:132] + spoil(data[132:start]) + hidden
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda meta: meta,
+        lambda meta: meta[:8] + b"\x04\0\0\0" + meta[12:],  # a wrong length of the group
+        lambda meta: b"\x02\0\x01\0OB\0\0\0\0\x02\0" + bytes(2**17) + meta[12:],  # a long one
+    ],
+    ids=["plain", "wrong length", "long"],
+)
+@pytest.mark.parametrize("read", [lambda data: decode_dicom(data, max_pixels=10**6), read_tags])
+def test_a_deflated_bomb_does_not_take_the_memory(spoil, read, monkeypatch):
+    monkeypatch.setattr(dicom, "_MAX_TAG_BYTES", 3 * 10**6)
+    bomb = deflated_bomb(spoil)
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="deflated DICOM of more than 3 MB"):
-            decode_dicom(bomb, max_pixels=10**6)
+        with pytest.raises(ValueError, match="deflated from more than 3 MB"):
+            read(bomb)
         assert tracemalloc.get_traced_memory()[1] < 10**7
     finally:
         tracemalloc.stop()
+
+
+def test_a_huge_image_inside_a_small_one_is_refused():
+    jpeg = bytearray(cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes())
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = b"\xff\xff\xff\xff"
+    tags = {"syntax": uid.JPEGBaseline8Bit, "PixelData": encapsulate([bytes(jpeg)])}
+    with pytest.raises(ValueError, match="damaged or unusual pixels"):
+        decode_dicom(saved(film(np.zeros((8, 8), int), 8, **tags)))
+
+
+def test_several_frames_of_pydicoms_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="of 2 frames: only single frames are read"):
+        decode_dicom(as_radiograph("SC_rgb_rle_2frame.dcm"))
+
+
+def test_pseudonyms_tell_patients_apart_and_do_not_hold_the_id():
+    assert dicom.pseudonym("P 7") == dicom.pseudonym("P 7") == "patient-20648ef6"
+    assert dicom.pseudonym("P 8") != dicom.pseudonym("P 7")
 
 
 def test_a_transfer_syntax_that_nothing_decodes_is_named_with_what_to_install(monkeypatch):

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import tracemalloc
-import zlib
 
 import cv2
 import numpy as np
@@ -23,25 +20,9 @@ from keras_cxrgan.data.images import (
     write_png,
 )
 
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
-
-
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(width, height, depth, colour, rows, extra=b"", interlace=0):
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
-    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
-    chunks = chunk(b"IHDR", header) + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
 
 def grey16(array):
-    array = np.asarray(array)
-    return png(
-        array.shape[1], array.shape[0], 16, GREY, [row.astype(">u2").tobytes() for row in array]
-    )
+    return cv2.imencode(".png", np.asarray(array, np.uint16))[1].tobytes()
 
 
 def jpeg(array, quality=100):
@@ -50,108 +31,8 @@ def jpeg(array, quality=100):
     ].tobytes()
 
 
-def tiff_with_orientation(value, order="<"):
-    tag = struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
-    other = struct.pack(order + "HHII", 0x0100, 4, 1, 99)
-    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
-    return start + struct.pack(order + "H", 2) + other + tag + bytes(4)
-
-
-def with_app1(data, body):
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-
-
 def noise(height, width, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (height, width)).astype(np.uint8)
-
-
-BLOCKS = np.kron([[0, 50, 100], [150, 200, 250]], np.ones((8, 8))).astype(np.uint8)
-ORIENTED = {
-    1: [[0, 50, 100], [150, 200, 250]],
-    2: [[100, 50, 0], [250, 200, 150]],
-    3: [[250, 200, 150], [100, 50, 0]],
-    4: [[150, 200, 250], [0, 50, 100]],
-    5: [[0, 150], [50, 200], [100, 250]],
-    6: [[150, 0], [200, 50], [250, 100]],
-    7: [[250, 100], [200, 50], [150, 0]],
-    8: [[100, 250], [50, 200], [0, 150]],
-}
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpeg_is_turned_as_exif_says(orientation, order):
-    exif = b"Exif\0\0" + tiff_with_orientation(orientation, order)
-    shown = decode(with_app1(jpeg(BLOCKS), exif))
-    assert shown[4::8, 4::8].tolist() == ORIENTED[orientation]
-    assert shown.flags.c_contiguous
-
-
-def test_png_is_turned_as_exif_says():
-    data = png(2, 1, 8, GREY, [b"\x0a\x14"], chunk(b"eXIf", tiff_with_orientation(6)))
-    assert decode(data).tolist() == [[10], [20]]
-
-
-@pytest.mark.parametrize("exif", [b"", b"II*\0", tiff_with_orientation(0), b"XX" + bytes(40)])
-def test_broken_exif_leaves_the_image_upright(exif):
-    assert decode(with_app1(jpeg(BLOCKS), b"Exif\0\0" + exif)).shape == (16, 24)
-
-
-@pytest.mark.parametrize(
-    "depth, row, levels",
-    [(1, b"\xa0", [255, 0, 255]), (2, b"\x1b", [0, 85, 170]), (4, b"\x0f\x80", [0, 255, 136])],
-)
-def test_low_bit_depths_span_all_grey_levels(depth, row, levels):
-    assert decode(png(3, 1, depth, GREY, [row])).tolist() == [levels]
-
-
-def test_palette_becomes_the_luma_of_its_colours():
-    palette = chunk(b"PLTE", b"\xff\0\0" + b"\0\xff\0" + b"\0\0\xff" + b"\x64\x64\x64")
-    data = png(4, 1, 8, PALETTE, [b"\0\1\2\3"], palette)
-    assert decode(data).tolist() == [[76, 150, 29, 100]]
-
-
-def test_transparent_palette_entries_become_black():
-    extra = chunk(b"PLTE", b"\xff\xff\xff" * 2) + chunk(b"tRNS", b"\x00")
-    assert decode(png(2, 1, 8, PALETTE, [b"\0\1"], extra)).tolist() == [[0, 255]]
-
-
-def test_grey_with_alpha_is_composited_over_black():
-    row = bytes([200, 255, 200, 0, 200, 51])
-    assert decode(png(3, 1, 8, GREY_ALPHA, [row])).tolist() == [[200, 0, 40]]
-
-
-def test_colour_with_alpha_is_composited_over_black():
-    row = bytes([100, 100, 100, 255, 255, 255, 255, 0, 100, 100, 100, 51])
-    assert decode(png(3, 1, 8, RGB_ALPHA, [row])).tolist() == [[100, 0, 20]]
-
-
-@pytest.mark.parametrize(
-    "depth, row, level, expected", [(8, b"\xff\x64", 255, [0, 100]), (4, b"\xf3", 15, [0, 51])]
-)
-def test_the_transparent_level_of_a_grey_png_becomes_black(depth, row, level, expected):
-    data = png(2, 1, depth, GREY, [row], chunk(b"tRNS", struct.pack(">H", level)))
-    assert decode(data).tolist() == [expected]
-
-
-def test_red_green_and_blue_are_not_swapped():
-    row = bytes([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    assert decode(png(3, 1, 8, RGB, [row])).tolist() == [[76, 150, 29]]
-    colour = np.zeros((16, 48, 3), np.uint8)
-    colour[:, :16, 2] = colour[:, 16:32, 1] = colour[:, 32:, 0] = 255  # OpenCV's order
-    assert np.abs(decode(jpeg(colour))[8, 8::16].astype(int) - [76, 150, 29]).max() <= 2
-
-
-def test_interlaced_png():
-    image = noise(5, 6)
-    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
-    rows = [
-        row.tobytes()
-        for left, top, right, down in (*passes, (0, 1, 1, 2))
-        for row in image[top::down, left::right]
-        if row.size
-    ]
-    np.testing.assert_array_equal(decode(png(6, 5, 8, GREY, rows, interlace=1)), image)
 
 
 def test_twelve_bits_in_a_sixteen_bit_file_are_not_almost_black():
@@ -166,12 +47,41 @@ def test_one_hot_pixel_does_not_darken_a_sixteen_bit_image():
     assert 126 < decode(grey16(ramp)).mean() < 129
 
 
-def test_sixteen_bit_colour_with_alpha():
-    levels = np.arange(1000, 5096).repeat(4).reshape(64, 64, 4)
-    levels[..., 3] = 65535
-    rows = [row.astype(">u2").tobytes() for row in levels]
-    colour = decode(png(64, 64, 16, RGB_ALPHA, rows))
-    np.testing.assert_array_equal(colour, decode(grey16(levels[..., 0])))
+@pytest.mark.parametrize(
+    "window, expected",
+    [
+        ((0, 4095), [0, 62, 128, 255, 255]),  # 12 bits in a 16-bit file
+        ((1000, 2048), [0, 0, 255, 255, 255]),
+        ((1000, 65535), [0, 0, 4, 12, 255]),
+        ((0, 510), [0, 255, 255, 255, 255]),
+        ((2048, 2049), [0, 0, 0, 255, 255]),
+    ],
+)
+def test_a_stated_window_of_a_sixteen_bit_image(window, expected):
+    data = grey16([[0, 1000, 2048, 4095, 65535]])
+    assert decode(data, window).tolist() == [expected]
+    assert decode(data, list(map(float, window))).tolist() == [expected]
+
+
+def test_a_stated_window_rounds_halves_to_even():
+    assert decode(grey16([[1, 3, 5, 7]]), (0, 510)).tolist() == [[0, 2, 2, 4]]
+    assert decode(grey16([[3, 9, 15]]), (0, 1530)).tolist() == [[0, 2, 2]]
+
+
+def test_eight_bit_images_say_themselves_how_they_are_shown():
+    image = noise(16, 16)
+    for data in (encode_png(image), jpeg(image)):
+        np.testing.assert_array_equal(decode(data, (10, 20)), decode(data))
+
+
+@pytest.mark.parametrize(
+    "window",
+    [(5, 5), (9, 3), (-1, 10), (0, 65536), (0,), (1, 2, 3), ("a", 3), (0, float("nan")), 7],
+)
+def test_a_window_that_cannot_be_is_named_with_its_option(window):
+    for data in (grey16([[1]]), encode_png(noise(2, 2))):
+        with pytest.raises(ValueError, match=r"0 <= low < high <= 65535.*\(--window\)"):
+            decode(data, window)
 
 
 def test_sixteen_bit_image_of_few_levels_keeps_them():
@@ -179,109 +89,6 @@ def test_sixteen_bit_image_of_few_levels_keeps_them():
     few[5, 5] = 900  # fewer than the 0.1 % that the percentiles cut
     assert decode(grey16(few))[5, 5] == 255
     assert decode(grey16(np.full((4, 4), 900))).max() == 0
-
-
-@pytest.mark.parametrize(
-    "data, named",
-    [
-        (b"", "empty file"),
-        (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP"),
-        (b"GIF89a" + bytes(20), "GIF"),
-        (b"II*\0" + bytes(20), "TIFF"),
-        (b"MM\0*" + bytes(20), "TIFF"),
-        (bytes(128) + b"DICM" + bytes(20), "DICOM"),
-        (b"BM\x46\0\0\0\0\0\0\0", "BMP"),
-        (b"BMI;age\n21;60\n", "text"),
-        (b"\n<!DOCTYPE html><html>", "HTML"),
-        (b"file,label\na.png,COVID\n", "text"),
-        (b"\0\1\2\3\4", "unknown format"),
-    ],
-)
-def test_other_formats_are_named(data, named):
-    with pytest.raises(ValueError, match=named):
-        decode(data)
-
-
-@pytest.mark.parametrize("encode", [encode_png, jpeg, lambda image: jpeg(image, 60)])
-def test_a_truncated_file_is_never_silently_half_grey(encode, capfd):
-    data = encode(noise(40, 50))
-    for length in range(8, len(data), 7):
-        with pytest.raises(ValueError, match="truncated"):
-            decode(data[:length])
-    assert decode(data).shape == (40, 50)
-    assert capfd.readouterr().err == ""
-
-
-def test_the_end_marker_of_a_thumbnail_does_not_hide_truncation():
-    thumbnail = jpeg(noise(8, 8))
-    data = with_app1(jpeg(noise(40, 50)), b"Exif\0\0" + tiff_with_orientation(1) + thumbnail)
-    assert decode(data).shape == (40, 50)
-    with pytest.raises(ValueError, match="truncated"):
-        decode(data[:-60])
-
-
-def test_progressive_jpeg_and_bytes_after_the_end_are_fine():
-    flags = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
-    data = cv2.imencode(".jpg", noise(40, 50), flags)[1].tobytes()
-    assert decode(data + b"\0\0trailer").shape == (40, 50)
-    with pytest.raises(ValueError, match="truncated"):
-        decode(data[: len(data) // 2])
-
-
-def test_damaged_data_is_refused_without_a_word_on_stderr(capfd):
-    good = encode_png(noise(40, 50))
-    flipped = bytearray(good)
-    flipped[len(good) // 2] ^= 0xFF
-    start, end = good[:33], chunk(b"IEND", b"")
-    rubbish = start + chunk(b"IDAT", b"no zlib stream") + end
-    rows_missing = start + chunk(b"IDAT", zlib.compress(bytes(51 * 20))) + end
-    no_palette = png(1, 1, 8, PALETTE, [b"\0"])
-    picture = jpeg(noise(40, 50))
-    bad_marker = picture[:-40] + b"\xff\x55" + picture[-38:]
-    cases = {
-        "checksum": bytes(flipped),
-        "compressed": rubbish,
-        "rows are missing": rows_missing,
-        "palette": no_palette,
-        "marker": bad_marker,
-        "12-bit": picture.replace(b"\xff\xc0\x00\x0b\x08", b"\xff\xc0\x00\x0b\x0c"),
-    }
-    for reason, data in cases.items():
-        with pytest.raises(ValueError, match=reason):
-            decode(data)
-    assert capfd.readouterr().err == ""
-
-
-def test_odd_metadata_neither_matters_nor_warns(capfd):
-    image = noise(9, 9)
-    data = encode_png(image)
-    odd = chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile")) + chunk(b"sRGB", b"\xff")
-    wrong_checksum = chunk(b"tEXt", b"a\0b")[:-4] + b"\0\0\0\0"
-    np.testing.assert_array_equal(decode(data[:33] + odd + wrong_checksum + data[33:]), image)
-    assert capfd.readouterr().err == ""
-
-
-def test_absurd_sizes_are_refused_from_the_header():
-    with pytest.raises(ValueError, match="50000 x 50000 pixels"):
-        decode(png(50000, 50000, 8, GREY, [b"\0"]))
-    picture = bytearray(jpeg(noise(8, 8)))
-    at = picture.index(b"\xff\xc0") + 5
-    picture[at : at + 4] = struct.pack(">HH", 40000, 30000)
-    with pytest.raises(ValueError, match="30000 x 40000 pixels"):
-        decode(bytes(picture))
-    with pytest.raises(ValueError, match="0 x 3 pixels"):
-        decode(png(0, 3, 8, GREY, []))
-
-
-def test_a_small_png_that_inflates_to_much_more_does_not_take_the_memory():
-    start = png(2, 2, 8, GREY, [])[:33]
-    bomb = start + chunk(b"IDAT", zlib.compress(bytes(10**7))) + chunk(b"IEND", b"")
-    tracemalloc.start()
-    try:
-        assert decode(bomb).tolist() == [[0, 0], [0, 0]]
-        assert tracemalloc.get_traced_memory()[1] < 10**6
-    finally:
-        tracemalloc.stop()
 
 
 def test_clahe_is_that_of_opencv_with_the_stated_parameters():

@@ -1,5 +1,8 @@
+import io
 import json
+import struct
 import zipfile
+import zlib
 
 import cv2
 import numpy as np
@@ -155,6 +158,80 @@ def test_patients_in_several_classes_and_splits_are_named(chests, tmp_path):
     ).patients
     assert (found["patients"], found["files"], found["most_files"]) == (2, 4, 2)
     assert found["in_several_classes"] == ["p1"] and found["in_several_splits"] == ["p2"]
+    assert found["found"] == {"given with the files": 4}
+
+
+def dicom(image, patient="", **tags):
+    pydicom = pytest.importorskip("pydicom", minversion="3.0")
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1.1", "1.2.3"
+    dataset.Modality, dataset.PatientID = "DX", patient
+    dataset.Rows, dataset.Columns = image.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = image.tobytes()
+    dataset["PixelData"].VR = "OB"
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def test_dicom_patients_are_found_under_a_pseudonym_and_given_ones_stay(chests, tmp_path):
+    secret = "SMITH-1947"
+    made = [("ill", secret, {}), ("well", secret, {}), ("ill", "other", {}), ("ill", "", {})]
+    made += [("well", secret, {"Modality": "CT"})]  # refused, but of that patient
+    given = []
+    for index, (label, patient, tags) in enumerate(made):
+        path = tmp_path / f"{index}.dcm"
+        path.write_bytes(dicom(chests[index], patient, **tags))
+        given.append(Record(str(path), label, "told" if index == 2 else None))
+    found = inspect_records(given)
+    assert found.patients["found"] == {"DICOM PatientID": 3, "given with the files": 1}
+    assert (found.patients["files"], found.patients["patients"]) == (4, 2)
+    # The first eight hex digits of the id's SHA-256.
+    assert found.patients["in_several_classes"] == ["patient-9f00e9c7"]
+    assert [facts.patient for facts in found.files][2:4] == ["told", None]
+    assert secret not in json.dumps(found.as_dict())
+    (refused,) = found.unreadable
+    assert "of modality CT: only CR, DX" in refused["reason"]
+
+
+@pytest.mark.parametrize(
+    ("view", "suspect"),
+    [("PA", False), ("AP", False), ("AP SUPINE", False), ("", False), ("LL", True), ("RL", True),
+     ("LATERAL", True), ("LLD", True)],
+)  # fmt: skip
+def test_a_view_that_is_not_frontal_is_a_suspect(chests, tmp_path, view, suspect):
+    (tmp_path / "a.dcm").write_bytes(dicom(chests[0], ViewPosition=view, Manufacturer="Maker"))
+    found = inspected(tmp_path)
+    shown = [(each["suspects"], each["measure"]) for each in found.suspects]
+    assert shown == ([("a lateral view (DICOM tag)", f"ViewPosition {view}")] if suspect else [])
+    assert found.counts["modalities"] == {"DX": 1} and found.counts["manufacturers"] == {"Maker": 1}
+    assert found.counts["views"] == ({view: 1} if view else {})
+
+
+def test_dicom_files_are_counted_by_their_own_header(chests, tmp_path):
+    (tmp_path / "a.dcm").write_bytes(dicom(chests[0]))
+    counts = inspected(tmp_path).counts
+    assert (counts["formats"], counts["bits"]) == ({"DICOM": 1}, {"8": 1})
+    assert (counts["modes"], counts["sizes"]) == ({"MONOCHROME2": 1}, {"96x96": 1})
+
+
+def test_a_colour_png_that_inflates_to_much_more_is_looked_at_quietly(tmp_path, capfd):
+    image = np.dstack([np.full((20, 20), level, np.uint8) for level in (0, 200, 200)])
+    rows = b"".join(b"\0" + row.tobytes() for row in image)
+    start = cv2.imencode(".png", image)[1].tobytes()[:33]
+    body = b"IDAT" + zlib.compress(rows + bytes(10**6))
+    packed = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    end = cv2.imencode(".png", image)[1].tobytes()[-12:]
+    (tmp_path / "a.png").write_bytes(start + packed + end)
+    assert "colour" in [each["rule"] for each in inspected(tmp_path).suspects]
+    assert capfd.readouterr().err == ""
 
 
 def test_order_and_content_do_not_depend_on_the_number_of_threads(chests, tmp_path):

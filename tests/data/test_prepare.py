@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -29,9 +30,9 @@ def decoded(monkeypatch):
     """The images decoded so far."""
     calls = []
 
-    def counted(data):
+    def counted(data, window=None):
         calls.append(data)
-        return decode(data)
+        return decode(data, window)
 
     monkeypatch.setattr(prepare, "decode", counted)
     return calls
@@ -142,7 +143,13 @@ def test_a_renamed_folder_still_hits_the_cache(tmp_path, decoded):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"fit": "pad"}, {"clahe_clip_limit": 2.0}, {"clahe_tiles": 4}, {"clahe_size": 16}],
+    [
+        {"fit": "pad"},
+        {"clahe_clip_limit": 2.0},
+        {"clahe_tiles": 4},
+        {"clahe_size": 16},
+        {"window": (0, 4095)},
+    ],
 )
 def test_other_settings_miss_the_cache(tmp_path, decoded, settings):
     records = make_set(tmp_path / "set", 2)
@@ -240,6 +247,7 @@ def test_cache_errors_say_what_to_do(tmp_path):
         ({"fit": "zoom"}, "crop, pad, stretch"),
         ({"on_bad_file": "ignore"}, "error or skip"),
         ({"clahe_tiles": 0}, "clahe_tiles"),
+        ({"window": (4095, 0)}, "--window"),
         ({"image_size": 0}, "image_size"),
     ],
 )
@@ -290,3 +298,24 @@ def test_decoding_does_not_run_ahead_of_what_is_stored(tmp_path, monkeypatch):
     )
     assert len(started) == 300
     assert max(ahead[300:]) <= 4 * 2 + 1
+
+
+def test_the_stated_window_reaches_every_image(tmp_path):
+    levels = np.full((8, 8), 1024, np.uint16)
+    levels[0, 0], levels[0, 1] = 4095, 0
+    path = tmp_path / "deep.png"
+    path.write_bytes(cv2.imencode(".png", levels)[1].tobytes())
+    options = {"memory_budget": 0, "cache_dir": tmp_path / "cache"}
+    for settings in ({}, options, options):  # in memory, written, mapped again
+        found = prepare_images([Record(str(path))], 8, window=(0, 4096), **settings)
+        assert found.images[0, :2, :2].tolist() == [[255, 0], [64, 64]]
+
+
+def test_caches_from_before_there_were_windows_stay_valid(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((9, 9), np.uint8)))
+    records = [Record(str(tmp_path / "a.png"))]
+    prepare_images(records, 8, cache_dir=tmp_path / "cache", memory_budget=0)
+    settings = {"image_size": 8, "fit": "crop", "clahe_clip_limit": 0.0, "clahe_tiles": 8}
+    about = json.dumps([1, {**settings, "clahe_size": 0}], sort_keys=True)
+    name = content_hash(f"{about}\n{content_hash(records[0].read())}".encode())
+    assert (tmp_path / "cache" / f"{name}.npy").exists()
