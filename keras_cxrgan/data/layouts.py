@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from keras_cxrgan.data.listing import (
@@ -21,34 +21,12 @@ from keras_cxrgan.data.listing import (
     rows_by_image,
     stem,
 )
+from keras_cxrgan.data.patients import patient_of
 from keras_cxrgan.data.records import Record, select_classes
+from keras_cxrgan.data.tables import Reading, columns_used, plain_table
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_IMAGE_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path")
-_LABEL_COLUMNS = ("label", "finding", "class")
-_PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject_id")
-
 _RADIOGRAPHY = re.compile(r"(covid|normal|lung_opacity|viral pneumonia)[-\d (]*\d", re.IGNORECASE)
-_NAME_RULES = {
-    "kermany": re.compile(
-        r"(person\d+)_(?:bacteria|virus)_\d+.*|((?:NORMAL2-)?IM-\d+)-\d+.*"
-        r"|(?:NORMAL|BACTERIA|VIRUS)-(\d+)-\d+.*"
-    ),
-    "nih": re.compile(r"(\d{5,})_\d+"),
-    "rsna": re.compile(r"(.+)"),
-    "montgomery": re.compile(r"(MCUCXR_\d+)_[01]"),
-    "shenzhen": re.compile(r"(CHNCXR_\d+)_[01]"),
-}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a layout made of a set: the images it kept, and what it left out by reason."""
-
-    layout: str
-    records: tuple[Record, ...]
-    left_out: dict[str, int]
-    notes: tuple[str, ...]
 
 
 def read_layout(
@@ -84,50 +62,6 @@ def read_layout(
     if len(kept) < len(reading.records):
         left_out["other class (--class)"] = len(reading.records) - len(kept)
     return Reading(layout, tuple(kept), left_out, (*notes, *reading.notes))
-
-
-def patient_of(name: str, layout: str) -> str | None:
-    """The patient that a file's name tells by the rule of `layout`; None where it tells none.
-
-    `folder` tries the names that are unmistakable: of NIH, Kermany, Montgomery and Shenzhen.
-
-    >>> patient_of("train/PNEUMONIA/person1000_virus_1681.jpeg", "kermany")
-    'person1000'
-    >>> patient_of("00001280_004.png", "folder")
-    '00001280'
-    """
-    _check_layout(layout)
-    rules = (layout,) if layout != "folder" else ("nih", "montgomery", "shenzhen", "kermany")
-    # Viewers export IM-0001-0001.dcm or .jpg for everybody; only Kermany's files are .jpeg.
-    if layout == "folder" and not name.lower().endswith(".jpeg"):
-        rules = rules[:-1]
-    for rule in rules:
-        match = rule in _NAME_RULES and _NAME_RULES[rule].fullmatch(stem(name))
-        if match:
-            return next(group for group in match.groups() if group)
-    return None
-
-
-def patient_from_regex(name: str, regex: str) -> str | None:
-    """The one group of `regex` where it is found in `name` (`--patient-regex`), else None.
-
-    Raises ValueError for an expression that is not valid or has not exactly one group.
-
-    >>> patient_from_regex("site2/p017_lat.png", r"p([0-9]+)_")
-    '017'
-    """
-    try:
-        compiled = re.compile(regex)
-    except re.error as error:
-        reason = f"{regex!r} is not a regular expression: {error} (--patient-regex)"
-        raise ValueError(reason) from None
-    if compiled.groups != 1:
-        raise ValueError(
-            f"{regex!r} has {compiled.groups} groups: put the part of the name that is the "
-            "patient into one pair of parentheses (--patient-regex)"
-        )
-    match = compiled.search(name)
-    return (match.group(1) or None) if match else None
 
 
 def _kermany(files: Files) -> Reading:
@@ -305,30 +239,31 @@ def _tuberculosis(files: Files, layout: str, example: str) -> Reading:
 
 def _folder(files: Files) -> Reading:
     """Any folder: one per class, helped by a table with columns of files, labels, patients."""
-    table, columns, rows, absent = _plain_table(files)
-    _, label_column, patient_column = columns
-    sources, relabelled = Counter(), 0
+    table, rows, absent = plain_table(files)
+    found, relabelled = Counter(), 0
 
     def decide(name: str, record: Record) -> Record:
         nonlocal relabelled
         row, folders = rows.get(name, {}), [folder.lower() for folder in folders_of(name)]
         splits = [_SPLITS[folder] for folder in folders if folder in _SPLITS]
         label = None if folders and folders[-1] in _SPLITS else record.label
-        told, patient = row.get(label_column) or None, row.get(patient_column) or record.patient
+        told, patient = row.get("label"), row.get("patient")
         relabelled += None not in (told, label) and told != label
-        sources["listed"] += bool(patient)
+        found["listed"] += bool(patient)
         patient = patient or patient_of(name, "folder")
-        sources["known"] += bool(patient)
-        split = row.get("split") or record.split or (splits[-1] if splits else None)
-        return replace(record, label=told or label, patient=patient, split=split)
+        found["known"] += bool(patient)
+        split = row.get("split") or (splits[-1] if splits else None)
+        return replace(
+            record, label=told or label, patient=patient, split=split, source=row.get("source")
+        )
 
     records, left_out = _sift(files, decide)
-    total, listed = len(records), sources["listed"]
-    by_name = sources["known"] - listed
-    known = f"patients known for {sources['known']} of {total} images"
+    total, listed = len(records), found["listed"]
+    by_name = found["known"] - listed
+    known = f"patients known for {found['known']} of {total} images"
     notes = [f"{known}: {listed} from a table, {by_name} by the file's name"]
     if table is not None:
-        used = ", ".join(column for column in columns if column)
+        used = ", ".join(columns_used(table).values())
         notes.append(f"{table.name} ({used}) is about {len(rows)} of {total} images")
         notes += _absent(absent, table)
     if relabelled:
@@ -424,21 +359,6 @@ def _sift(
         else:
             left_out[kept] += 1
     return tuple(records[name] for name in sorted(records)), dict(left_out)
-
-
-def _plain_table(files: Files) -> tuple:
-    """The table that says most about the images: it, its columns, rows by image, rows without."""
-    best = (None, (None, None, None), {}, 0)
-    for table in files.tables:
-        columns = tuple(
-            next((column for column in known if column in table.columns), None)
-            for known in (_IMAGE_COLUMNS, _LABEL_COLUMNS, _PATIENT_COLUMNS)
-        )
-        if columns[0] and any(columns[1:]):
-            rows, absent = rows_by_image(files, table, columns[0])
-            if len(rows) > len(best[2]):
-                best = (table, columns, rows, absent)
-    return best
 
 
 def _absent(count: int, table: Table) -> list[str]:

@@ -75,7 +75,7 @@ def list_files(source: Path) -> Files:
     for name, record in others.items():
         if name.lower().endswith((".csv", ".tsv")):
             try:
-                tables.append(_parse(PurePosixPath(name), read_text(record)))
+                tables.append(parse_table(PurePosixPath(name), read_text(record)))
             except (OSError, ValueError, csv.Error) as error:
                 unread[base(name)] = str(error)
     return Files(source, images, others, tuple(tables), unread, leftovers)
@@ -98,7 +98,8 @@ def _paths_beside(source: Path, images: Iterable[str]) -> Iterator[str]:
             yield from (os.path.join(above, name) for name in names)
 
 
-def _parse(path: PurePosixPath, text: str) -> Table:
+def parse_table(path: PurePosixPath, text: str) -> Table:
+    """A table of any of the three usual separators, as its first line shows it."""
     header = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count))
     columns = tuple(column.strip().lower() for column in next(lines, ()))

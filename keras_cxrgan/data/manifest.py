@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .records import Record
+from .records import TFDS, Record
 from .splits import straddling
 
 COLUMNS = ("path", "sha256", "label", "patient", "source", "split")
@@ -124,6 +124,8 @@ def verify(entries: Iterable[Entry], records: Sequence[Record], hashes: Sequence
 
 
 def _written(record: Record, folder: str) -> str:
+    if record.archive is not None and record.archive.startswith(TFDS):
+        return record.name  # a name, and no place on this disk
     file = os.path.abspath(record.path if record.archive is None else record.archive)
     below = os.path.join(folder, "")
     name = Path(file.removeprefix(below)).as_posix()
@@ -216,7 +218,12 @@ def _located(path: Path, entries: list[Entry]) -> list[Entry]:
     members: dict[str, frozenset[str]] = {}
     located, missing = [], []
     for entry in entries:
-        record = _find(str(path.parent / entry.record.path), members)
+        written = entry.record.path
+        if written.startswith(TFDS):
+            archive, _, example = written.partition("!")
+            record = Record(example, archive=archive)
+        else:
+            record = _find(str(path.parent / written), members)
         if record is None:
             missing.append(entry.record.path)
         else:

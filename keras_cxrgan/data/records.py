@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import os
+import stat
 import zipfile
 import zlib
 from collections import Counter
@@ -13,20 +14,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+TFDS = "tfds:"
+"""What the name of a tensorflow-datasets set begins with, where a zip's path could stand."""
+
 MAX_FILE_BYTES = 256 * 2**20
 """Largest file or zip member that is read; the guard against zip bombs."""
+
+MAX_MEMBERS = 1_000_000
+"""Most files that a zip may hold; the largest public set has 380 thousand."""
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _IMAGE_EXTENSIONS = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm")
 )
+_ARCHIVE_EXTENSIONS = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 @dataclass(frozen=True, order=True)
 class Record:
     """One image file: where it lies and what is known about it.
 
-    `path` is a path on disk or, when `archive` names a zip file, the member's name in it.
+    `path` is a path on disk or, when `archive` names a zip file, the member's name in it;
+    `source` is the hospital or collection that a table names.
     """
 
     path: str
@@ -34,6 +43,7 @@ class Record:
     patient: str | None = None
     split: str | None = None
     archive: str | None = None
+    source: str | None = None
 
     @property
     def name(self) -> str:
@@ -71,10 +81,10 @@ def find_records(source: str | os.PathLike, classes: Sequence[str] = ()) -> list
         names = _member_names(source)
         found = [Record(name, _label(name), archive=str(source)) for name in sorted(names)]
     else:
-        raise ValueError(f"{source} is not a folder, a zip, a PNG or a JPEG (--data)")
+        raise ValueError(f"{source} is not a folder, a zip, a PNG, a JPEG or a DICOM file (--data)")
     records = [record for record in found if _looks_like_image(record)]
     if not records:
-        raise ValueError(f"{source} holds no PNG or JPEG image: {_describe(names)} (--data)")
+        raise ValueError(f"{source} holds no PNG, JPEG or DICOM image: {_describe(names)} (--data)")
     return select_classes(
         records, (classes,) if isinstance(classes, str) else tuple(classes), source
     )
@@ -139,7 +149,9 @@ def _describe(names: Iterable[str]) -> str:
         return "it is empty"
     found = ", ".join(f"{extension} {count}" for extension, count in extensions.most_common(5))
     others = ", ..." if len(extensions) > 5 else ""
-    return f"{sum(extensions.values())} files seen, by extension: {found}{others}"
+    packed = any(extension in extensions for extension in _ARCHIVE_EXTENSIONS)
+    advice = "; archives inside are not opened, unpack them" if packed else ""
+    return f"{sum(extensions.values())} files seen, by extension: {found}{others}{advice}"
 
 
 def _walk(
@@ -167,8 +179,8 @@ def _walk(
 
 def _open_zip(path: str) -> zipfile.ZipFile:
     try:
-        stat = os.stat(path)
-        return _opened_zip(path, stat.st_mtime_ns, stat.st_size)
+        found = os.stat(path)
+        return _opened_zip(path, found.st_mtime_ns, found.st_size)
     except zipfile.BadZipFile as error:
         reason = str(error).rstrip(".") or "no directory of members"
     except OSError as error:
@@ -180,7 +192,14 @@ def _open_zip(path: str) -> zipfile.ZipFile:
 def _opened_zip(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
     # Reading the directory of a large zip takes longer than reading an image out of it.
     # ZipFile locks around its shared file, so threads may read members at once.
-    return zipfile.ZipFile(path)
+    archive = zipfile.ZipFile(path)
+    if len(archive.infolist()) > MAX_MEMBERS:
+        archive.close()
+        raise ValueError(
+            f"{path} holds {len(archive.infolist()):,} files, more than the limit of "
+            f"{MAX_MEMBERS:,} in a zip: unpack it and give the folder (--data)"
+        )
+    return archive
 
 
 def _member_names(source: Path) -> list[str]:
@@ -202,10 +221,32 @@ def _read(record: Record, size: int) -> bytes:
     if record.archive is None:
         with open(record.path, "rb") as file:
             return file.read(size)
+    if record.archive.startswith(TFDS):
+        from .tfrecords import read_encoded
+
+        return read_encoded(record.archive, record.path, size)
     archive = _open_zip(record.archive)
     try:
-        with archive.open(record.path) as member:
-            return member.read(size)
+        info = archive.getinfo(record.path)
+        _check_member(info, size)
+        with archive.open(info) as member:
+            # Without the size that is declared a lie would be inflated up to the limit first.
+            return member.read(min(size, info.file_size + 1))
     except (KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         # RuntimeError covers encryption and NotImplementedError (an unknown compression).
         raise ValueError(f"damaged or unreadable in the zip ({error})") from None
+
+
+def _check_member(info: zipfile.ZipInfo, size: int) -> None:
+    """Refuses members that no inflating is needed to refuse."""
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise ValueError("a symbolic link in the zip: pack the file itself (zip without -y)")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile inflates bzip2 and LZMA without a bound.
+        method = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))
+        raise ValueError(f"compressed with {method} in the zip: pack it again with deflate")
+    if size > MAX_FILE_BYTES and info.file_size > MAX_FILE_BYTES:
+        raise ValueError(
+            f"{info.file_size / 2**20:,.0f} MiB in the zip: larger than the limit of "
+            f"{MAX_FILE_BYTES // 2**20} MiB per file"
+        )

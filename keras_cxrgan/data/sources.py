@@ -1,12 +1,24 @@
-"""One name for films, wherever they are listed: a folder, a zip, a file, or a manifest's split."""
+"""One name for films, wherever they are listed: what `--data` and its relatives accept."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from .layouts import read_layout
 from .manifest import Entry, is_manifest, read_manifest, verify
-from .records import Record, find_records
+from .records import TFDS, Record, select_classes
+from .tables import Reading, read_table
+
+HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
+"""Names of splits that nothing may be trained on."""
+
+ALL = "all"
+"""As a split, in `read_source`: every film, whichever split it is of."""
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+|\*")
 
 
 def read_source(
@@ -14,33 +26,45 @@ def read_source(
     classes: Sequence[str] = (),
     split: str | None = None,
     *,
+    layout: str = "auto",
     allow_leak: bool = False,
-) -> tuple[list[Record], list[Entry]]:
-    """Return the records of a source, and the manifest's entries where it is one.
+) -> tuple[Reading, list[Entry]]:
+    """List the films of a source; the manifest's entries too, where it is one.
 
-    `manifest.csv:test` names a split like `split="test"`; splits may be joined, `train,val`. A
-    manifest with several splits wants one named, so that nobody trains on test films unawares.
-    Raises ValueError (one line) as `read_manifest` and `find_records` do.
+    | source | read by |
+    |---|---|
+    | folder, zip or one film | `read_layout`, which recognises the public sets |
+    | manifest of `cxrgan split` | `read_manifest` |
+    | other CSV or TSV | `read_table` |
+    | `tfds:NAME` | `read_tfds`, any tensorflow-datasets set with images |
+
+    `SOURCE:test` names a split like `split="test"`; splits may be joined, `train,val`, and
+    `ALL` takes every film. A source with several splits wants one named, so that nobody trains
+    on test films unawares. Raises ValueError (one line) for everything a user can mend.
     """
-    path, named = _suffix(source)
-    if named and split:
-        raise ValueError(f"{source} names the split {named!r} and --split the split {split!r}")
-    split = split or named
-    if not is_manifest(path):
-        if split:
-            raise ValueError(
-                f"--split {split} needs a manifest as data, and {path} is none; make one with"
-                f" cxrgan split {path} --out manifest.csv"
-            )
-        return find_records(path, tuple(classes)), []
-    entries = read_manifest(path, split, classes, allow_leak=allow_leak)
-    splits = sorted({entry.record.split for entry in entries if entry.record.split})
-    if split is None and len(splits) > 1:
-        raise ValueError(
-            f"{path} has the splits {', '.join(splits)}: name one with --split {splits[-1]}, or as"
-            f" {path}:{splits[-1]}"
-        )
-    return [entry.record for entry in entries], entries
+    path, split = named_split(source, split)
+    if is_manifest(path):
+        chosen = None if split == ALL else split
+        entries = read_manifest(path, chosen, classes, allow_leak=allow_leak)
+        records = tuple(entry.record for entry in entries)
+        _check_one_split(path, records, split)
+        return Reading("manifest", records, {}, ()), entries
+    if path.startswith(TFDS):
+        from .tfrecords import read_tfds
+
+        reading = read_tfds(path.removeprefix(TFDS))
+    elif path.lower().endswith((".csv", ".tsv")) and Path(path).is_file():
+        reading = read_table(path)
+    else:
+        reading = read_layout(path, layout)
+    records = _of_split(path, reading.records, split)
+    kept = tuple(select_classes(list(records), _several(classes), Path(path)))
+    left_out = dict(reading.left_out)
+    if len(records) < len(reading.records):
+        left_out["other split (--split)"] = len(reading.records) - len(records)
+    if len(kept) < len(records):
+        left_out["other class (--class)"] = len(records) - len(kept)
+    return replace(reading, records=kept, left_out=left_out), []
 
 
 def check_unchanged(entries: Sequence[Entry], records: Sequence[Record], hashes: Sequence[str]):
@@ -49,9 +73,70 @@ def check_unchanged(entries: Sequence[Entry], records: Sequence[Record], hashes:
         verify(entries, records, hashes)
 
 
-def _suffix(source: str | Path) -> tuple[str, str | None]:
+def held_out_splits(records: Sequence[Record]) -> list[str]:
+    """Return the splits among these films that are for judging alone, sorted.
+
+    >>> held_out_splits([Record("a.png", split="train"), Record("b.png", split="test")])
+    ['test']
+    """
+    return sorted({r.split for r in records if r.split and r.split.lower() in HELD_OUT})
+
+
+def describe_left_out(reading: Reading) -> list[str]:
+    """Return what was left out and why, in one sentence or none, before the layout's notes."""
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in reading.left_out.items())
+    total = sum(reading.left_out.values())
+    return [*([f"left out {total:,} files: {reasons}"] if total else []), *reading.notes]
+
+
+def named_split(source: str | Path, split: str | None = None) -> tuple[str, str | None]:
+    """Return the path and the split of `SOURCE:SPLIT`; of anything else, it and `split`.
+
+    >>> named_split("tfds:cxr_nih:1.0.0:test")
+    ('tfds:cxr_nih:1.0.0', 'test')
+    """
     text = str(source)
-    path, colon, split = text.rpartition(":")
-    if colon and path.lower().endswith(".csv") and not Path(text).exists():
-        return path, split
-    return text, None
+    path, colon, named = text.rpartition(":")
+    is_split = colon and named and not _VERSION.fullmatch(named) and not Path(text).exists()
+    if not is_split or not (path.startswith(TFDS) or Path(path).exists()):
+        return text, split
+    if split not in (None, ALL):
+        raise ValueError(f"{source} names the split {named!r} and --split the split {split!r}")
+    return path, named
+
+
+def _of_split(path: str, records: tuple[Record, ...], split: str | None) -> tuple[Record, ...]:
+    if split in (None, ALL):
+        _check_one_split(path, records, split)
+        return records
+    known = sorted({record.split for record in records if record.split})
+    wanted = [name.strip() for name in split.split(",")]
+    if not known:
+        raise ValueError(
+            f"--split {split} needs a set with splits, and {path} has none; make a manifest with"
+            f" cxrgan split {path} --out manifest.csv"
+        )
+    for name in wanted:
+        if name not in known:
+            raise ValueError(
+                f"{path} has no split {name!r}: it has {', '.join(known)} (--split); cxrgan split"
+                f" {path} --out manifest.csv makes others"
+            )
+    return tuple(record for record in records if record.split in wanted)
+
+
+def _check_one_split(path: str, records: Sequence[Record], split: str | None) -> None:
+    splits = sorted({record.split for record in records if record.split})
+    if split is None and len(splits) > 1:
+        raise ValueError(
+            f"{path} has the splits {', '.join(splits)}: name one with --split"
+            f" {_training(splits)}, or as {path}:{_training(splits)}"
+        )
+
+
+def _training(splits: Sequence[str]) -> str:
+    return "train" if "train" in splits else splits[-1]
+
+
+def _several(classes: str | Sequence[str]) -> tuple[str, ...]:
+    return (classes,) if isinstance(classes, str) else tuple(classes)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from keras_cxrgan.data.layouts import LAYOUTS, patient_from_regex, patient_of, read_layout
+from keras_cxrgan.data.layouts import LAYOUTS, read_layout
 
 PNG = cv2.imencode(".png", np.full((4, 4), 7, np.uint8))[1].tobytes()
 DICOM = b"\0" * 128 + b"DICM"
@@ -325,31 +325,3 @@ def test_unknown_layouts_and_misfits_are_one_line(tmp_path):
         with pytest.raises(ValueError, match=rf"layout {layout}: it needs .* A/ 1 .*--layout") as e:
             read_layout(tmp_path, layout)
         assert "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "layout", "patient"),
-    [
-        ("a/person1_virus_6.jpeg", "kermany", "person1"),
-        ("BACTERIA-40699-0001.jpeg", "kermany", "40699"),
-        ("00001280_004.jpg", "folder", "00001280"),
-        ("1_2.png", "folder", None),
-        ("IM-0001-0001.dcm", "folder", None),
-        ("person1_virus_6.jpeg", "folder", "person1"),
-        ("CHNCXR_0001_0_mask.png", "shenzhen", None),
-        ("MCUCXR_0001_0.png", "shenzhen", None),
-        ("0004cfab.dcm", "rsna", "0004cfab"),
-        ("COVID-1.png", "covid19-radiography", None),
-        ("COVID-1.png", "covid-chestxray", None),
-    ],
-)
-def test_patients_by_name(name, layout, patient):
-    assert patient_of(name, layout) == patient
-
-
-def test_patients_by_regex():
-    assert patient_from_regex("a/p017_lat.png", r"p(\d+)_") == "017"
-    assert patient_from_regex("a/other.png", r"p(\d+)_") is None
-    for regex, reason in {"(": "not a regular", r"\d+": "0 groups", "(a)(b)": "2 groups"}.items():
-        with pytest.raises(ValueError, match=f"{reason}.*--patient-regex"):
-            patient_from_regex("a.png", regex)

@@ -144,6 +144,76 @@ def test_a_zip_member_larger_than_the_limit_is_not_inflated(tmp_path, monkeypatc
         Record(str(tmp_path / "a.png")).read()
 
 
+def test_a_zip_member_that_lies_about_its_size_is_not_inflated(tmp_path):
+    bomb = encoded(1) + bytes(10 * 2**20)
+    archive = make_zip(tmp_path / "set.zip", {"a.png": bomb})
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"PK\x01\x02") + 24
+    data[at : at + 4] = struct.pack("<I", 100)
+    archive.write_bytes(data)
+    (record,) = find_records(archive)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="damaged or unreadable in the zip"):
+            record.read()
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_member_that_would_inflate_without_a_bound_is_refused(tmp_path, method):
+    # Ten thousandths of its size in bzip2, which zipfile inflates in one go.
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", method) as archive:
+        archive.writestr("a.png", encoded(1) + bytes(30 * 2**20))
+        archive.writestr("no_extension", bytes(30 * 2**20))
+    tracemalloc.start()
+    try:
+        (record,) = find_records(tmp_path / "set.zip")
+        with pytest.raises(ValueError, match=r"compressed with (bzip2|lzma) .* with deflate"):
+            record.read()
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_of_too_many_members_is_refused_with_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_MEMBERS", 3)
+    archive = make_zip(tmp_path / "set.zip", {f"{index}.png": b"" for index in range(4)})
+    with pytest.raises(ValueError, match="holds 4 files, more than the limit of 3 in a zip"):
+        find_records(archive)
+
+
+def test_a_link_in_a_zip_is_not_followed(tmp_path):
+    (tmp_path / "secret.png").write_bytes(encoded(7))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("link.png", "link"):
+            info = zipfile.ZipInfo(name)
+            info.create_system, info.external_attr = 3, 0o120777 << 16
+            archive.writestr(info, str(tmp_path / "secret.png"))
+    (record,) = find_records(tmp_path / "set.zip")
+    with pytest.raises(ValueError, match="a symbolic link in the zip"):
+        record.read()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_members_of_one_name_the_last_counts_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for level in (1, 2):
+            archive.writestr("a.png", encoded(level))
+    (record,) = find_records(tmp_path / "set.zip")
+    assert record.read() == encoded(2)
+
+
+def test_a_zip_in_a_zip_is_not_opened_and_the_error_says_so(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip")
+    outer = make_zip(tmp_path / "outer.zip", {"inner.zip": inner.read_bytes()})
+    with pytest.raises(ValueError, match=r"\.zip 1; archives inside are not opened, unpack them"):
+        find_records(outer)
+    both = {"inner.zip": inner.read_bytes(), "a.png": encoded(1)}
+    assert len(find_records(make_zip(tmp_path / "both.zip", both))) == 1
+
+
 def test_a_truncated_zip_is_one_clear_error(tmp_path):
     archive = make_zip(tmp_path / "set.zip")
     archive.write_bytes(archive.read_bytes()[:-30])
@@ -212,9 +282,9 @@ def test_sources_without_images_are_explained_in_one_line(tmp_path):
     make_zip(tmp_path / "texts.zip", {"a.txt": b""})
     cases = {
         tmp_path / "missing": "missing does not exist",
-        tmp_path / "nothing": "holds no PNG or JPEG image: it is empty",
+        tmp_path / "nothing": "holds no PNG, JPEG or DICOM image: it is empty",
         texts: r"4 files seen, by extension: \.txt 2, (\.csv 1, none 1|none 1, \.csv 1)",
-        texts / "d.CSV": "not a folder, a zip, a PNG or a JPEG",
+        texts / "d.CSV": "not a folder, a zip, a PNG, a JPEG or a DICOM file",
         tmp_path / "texts.zip": r"1 files seen, by extension: \.txt 1",
     }
     for source, expected in cases.items():
