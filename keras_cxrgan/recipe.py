@@ -84,6 +84,7 @@ class Recipe:
     image_size: int = 64  # pixels along one side; a power of two from 32 to 1024
     channels: int = 1  # 1 = grey; 3 = the grey image three times, where a paper says so
     fit: str = "crop"  # how a film becomes square: crop its centre, pad with black, or stretch
+    window: tuple[float, ...] = ()  # 16-bit PNG: levels shown black, white; () = each by percentile
     clahe_clip_limit: float = 0.0  # OpenCV's CLAHE clip limit, before the resize; 0 = no CLAHE
     clahe_tiles: int = 8  # CLAHE tiles along one side
     clahe_size: int = 0  # longer side in pixels at which CLAHE is applied; 0 = native size
@@ -190,6 +191,13 @@ class Recipe:
                     f"discriminator_dropout needs one rate for each of the {blocks} blocks"
                     f" at image_size {size}, got {len(self.discriminator_dropout)}"
                 )
+        if self.window and not (
+            len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 65535
+        ):
+            wrong.append(
+                "window needs two grey levels, 0 <= black < white <= 65535, such as --window"
+                f" 0,4095; got {', '.join(f'{level:g}' for level in self.window)}"
+            )
         if self.channels not in (1, 3):
             wrong.append(f"channels must be 1 or 3, got {self.channels}")
         if any(not 0 <= rate < 1 for rate in self.discriminator_dropout):

@@ -96,11 +96,15 @@ def check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_f
         )
 
 
-def describe_data(image_set: ImageSet, recipe: Recipe, data, classes, split=None) -> dict:
+def describe_data(image_set: ImageSet, data, classes, *, split=None, layout="auto") -> dict:
+    """Return what the run is fed, ready for JSON: every film by name and SHA-256."""
     return {
         "source": "phantom" if data is None else str(data),
         "classes": list(classes),
         "split": split,
+        "layout": layout,
+        "leaks": list(image_set.leaks),
+        "notes": list(image_set.notes),
         "count": len(image_set.images),
         "fingerprint": image_set.fingerprint,
         "rejected": [list(item) for item in image_set.rejected],

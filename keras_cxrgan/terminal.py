@@ -19,7 +19,8 @@ class Progress:
     """One line on stderr that is rewritten in a terminal, and repeated rarely in a file.
 
     Call it as `progress(stage, done, total, note)`; a new stage ends the line before it, and so
-    does leaving the `with` block, for an error's message too.
+    does leaving the `with` block, for an error's message too. A total of 0 is no progress but
+    a remark, which stays on lines of its own.
     """
 
     def __init__(self, stream=None, quiet: bool = False, file_interval: float = 15.0):
@@ -32,6 +33,10 @@ class Progress:
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         if self.quiet:
+            return
+        if not total:
+            self.end()
+            self.stream.write(textwrap.fill(note, 96, subsequent_indent="  ") + "\n")
             return
         now = time.monotonic()
         if stage != self.stage:
@@ -191,13 +196,15 @@ def _state(result) -> str:
 
 
 @contextlib.contextmanager
-def quiet_tensorflow(verbose: bool = False):
+def quiet_tensorflow(verbose: bool = False, needed: bool = True):
     """Import TensorFlow inside this block without its chatter; `verbose` leaves it on.
+
+    Where it is not `needed`, nothing is imported, which saves seconds.
 
     TensorFlow writes to the process's stderr from C++ before its own log level is read. That
     text is held back, and shown only when the import fails.
     """
-    if verbose or "tensorflow" in sys.modules:
+    if verbose or not needed or "tensorflow" in sys.modules:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

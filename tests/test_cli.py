@@ -203,9 +203,9 @@ def test_a_wrong_recipe_file_is_one_clear_line(text, words, in_tmp):
     "name, words",
     [
         ("nowhere", ["nowhere does not exist", "--data"]),
-        ("empty", ["empty holds no PNG or JPEG image: it is empty"]),
-        ("texts", ["texts holds no PNG or JPEG image", ".txt 1"]),
-        ("texts/note.txt", ["is not a folder, a zip, a PNG or a JPEG"]),
+        ("empty", ["empty holds no PNG, JPEG or DICOM image: it is empty"]),
+        ("texts", ["texts holds no PNG, JPEG or DICOM image", ".txt 1"]),
+        ("texts/note.txt", ["is not a folder, a zip, a PNG, a JPEG or a DICOM file"]),
         ("broken.zip", ["broken.zip is not a readable zip"]),
     ],
 )

@@ -330,7 +330,7 @@ def test_the_command_prints_fidelity_and_diversity_first_and_writes_a_report(
     ("arguments", "message"),
     [
         (["evaluate", "nowhere", "good"], "nowhere does not exist"),
-        (["evaluate", "real", "empty"], "holds no PNG or JPEG"),
+        (["evaluate", "real", "empty"], "holds no PNG, JPEG or DICOM"),
         (["evaluate", "real", "one"], "FAKE has 1 image, and with --neighbours 5 an evaluation"),
         (
             ["evaluate", "real", "few", "--neighbours", "9"],

@@ -1,23 +1,32 @@
 import csv
 import json
 import zipfile
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from keras_cxrgan.cli.splitting import split_command
+from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.manifest import read_manifest
 from keras_cxrgan.workflows.splitting import split
 
 HALVES = {"train": 0.5, "test": 0.5}
 
 
+def film(name):
+    """An image of its own for each name, unlike all others."""
+    noise = np.random.default_rng(list(name.encode())).integers(0, 256, (16, 16), np.uint8)
+    return encode_png(cv2.resize(noise, (64, 64), interpolation=cv2.INTER_NEAREST))
+
+
 def write(folder, names):
-    """Files that are images by extension, each with a content of its own."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
+        path.write_bytes(film(name))
     return folder
 
 
@@ -32,7 +41,7 @@ def nih(patients, label):
 def test_patients_of_two_classes_stay_on_one_side_by_their_nih_names(tmp_path):
     data = write(tmp_path / "d", nih(range(40), "NORMAL") + nih(range(20, 60), "PNEUMONIA"))
     result = split(data, tmp_path / "d" / "m.csv", fractions=HALVES)
-    assert result["patients_found_by"] == {"NIH file names": 80}
+    assert result["patients_found_by"] == {"folder layout": 80}
     assert (result["patients"], result["warnings"]) == (60, [])
     sides = [set(patients_in_split(tmp_path / "d" / "m.csv", name)) for name in HALVES]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 60
@@ -43,16 +52,16 @@ def patients_in_split(path, name):
     return [entry.record.patient for entry in read_manifest(path, name)]
 
 
-def test_one_name_of_another_kind_stops_the_nih_rule_and_is_warned_of(tmp_path):
+def test_films_without_a_patient_are_counted_and_warned_of(tmp_path):
     data = write(tmp_path / "d", [*nih(range(4), "x"), "x/other.png"])
     result = split(data, tmp_path / "m.csv", fractions=HALVES)
-    assert patients_in(tmp_path / "m.csv") == [None] * 5
-    assert result["patients_found_by"] == {}
-    assert "5 of 5 files have no known patient" in result["warnings"][0]
+    assert patients_in(tmp_path / "m.csv").count(None) == 1
+    assert result["patients_found_by"] == {"folder layout": 4}
+    assert "1 of 5 files have no known patient" in result["warnings"][0]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_metadata_gives_patients_and_origin_and_the_regex_fills_the_gaps(tmp_path, packed):
+def test_metadata_gives_patients_and_origin_and_the_regex_goes_first(tmp_path, packed):
     data = write(tmp_path / "d", ["x/a.png", "x/b.png", "x/s7_1.png", "x/s7_2.png", "x/c.png"])
     table = "File,Patient_ID,source\nx/a.png,1,NIH\nb.png,1,NIH\nx/s7_1.png,,web\n"
     (data / "metadata.csv").write_text(table)
@@ -63,7 +72,7 @@ def test_metadata_gives_patients_and_origin_and_the_regex_fills_the_gaps(tmp_pat
         data = tmp_path / "d.zip"
     result = split(data, tmp_path / "m.csv", fractions=HALVES, patient_regex=r"s(\d)_")
     assert patients_in(tmp_path / "m.csv") == ["1", "1", None, "7", "7"]
-    assert result["patients_found_by"] == {"metadata.csv": 2, "--patient-regex": 2}
+    assert result["patients_found_by"] == {"folder layout": 2, "--patient-regex": 2}
     origins = [entry.source for entry in read_manifest(tmp_path / "m.csv")]
     assert origins == ["NIH", "NIH", data.name, "web", data.name]
 
@@ -82,21 +91,16 @@ def test_metadata_that_contradicts_itself_is_an_error(tmp_path):
         split(data, tmp_path / "m.csv", fractions=HALVES)
 
 
-@pytest.mark.parametrize(
-    ("regex", "message"), [("(a", "is wrong"), ("a", "has 0 groups"), ("(a)(b)", "has 2 groups")]
-)
-def test_a_wrong_regex_is_one_clear_line(tmp_path, regex, message):
-    with pytest.raises(ValueError, match=message) as error:
-        split(tmp_path, tmp_path / "m.csv", patient_regex=regex)
-    assert "\n" not in str(error.value) and "--patient-regex" in str(error.value)
+def test_a_wrong_regex_is_one_clear_line_before_any_film_is_read(tmp_path):
+    with pytest.raises(ValueError, match="has 0 groups.*--patient-regex"):
+        split(tmp_path / "nowhere", tmp_path / "m.csv", patient_regex="a")
 
 
 def test_copies_of_a_film_under_two_patients_stay_together(tmp_path):
     data = write(tmp_path / "d", nih(range(30), "x"))
     for patient in range(10):
-        (data / f"x/{patient + 10:08d}_900.png").write_bytes(
-            f"x/{patient:08d}_{patient:03d}.png".encode()
-        )
+        copied = data / f"x/{patient:08d}_{patient:03d}.png"
+        (data / f"x/{patient + 10:08d}_900.png").write_bytes(copied.read_bytes())
     result = split(data, tmp_path / "m.csv", fractions=HALVES)
     assert result["duplicate_files"] == 10
     assert result["joined_patients"][0] == ["00000000", "00000010"]
@@ -104,17 +108,57 @@ def test_copies_of_a_film_under_two_patients_stay_together(tmp_path):
     assert all(side[f"{p:08d}"] == side[f"{p + 10:08d}"] for p in range(10))
 
 
-def test_near_duplicates_that_a_function_finds_stay_together(tmp_path):
-    data = write(tmp_path / "d", [f"{i}.png" for i in range(8)])
-    found = []
+def test_near_copies_of_a_film_stay_on_one_side(tmp_path):
+    data = write(tmp_path / "d", [f"{i}.png" for i in range(12)])
+    for i in range(6):
+        paler = decode((data / f"{i}.png").read_bytes()) // 2 + 60
+        (data / f"again{i}.png").write_bytes(encode_png(cv2.resize(paler, (80, 80))))
+    result = split(data, tmp_path / "m.csv", fractions=HALVES)
+    side = {Path(e.record.path).name: e.record.split for e in read_manifest(tmp_path / "m.csv")}
+    assert all(side[f"{i}.png"] == side[f"again{i}.png"] for i in range(6))
+    pairs = [sorted(Path(name).name for name in pair) for pair in result["near_duplicates"]]
+    assert sorted(pairs) == [[f"{i}.png", f"again{i}.png"] for i in range(6)]
+    assert result["duplicate_files"] == 0
 
-    def pairs(records):
-        found.extend(records)
-        return [(0, 7), (1, 6)]
 
-    split(data, tmp_path / "m.csv", fractions=HALVES, find_near_duplicates=pairs)
-    sides = [entry.record.split for entry in read_manifest(tmp_path / "m.csv")]
-    assert len(found) == 8 and sides[0] == sides[7] and sides[1] == sides[6]
+def test_one_class_of_each_source_is_warned_of(tmp_path):
+    data = write(tmp_path / "d", [f"{label}/{i}.png" for label in "AB" for i in range(4)])
+    rows = "".join(f"{label}/{i}.png,from {label}\n" for label in "AB" for i in range(4))
+    (data / "metadata.csv").write_text("file,source,label\n" + rows.replace("\n", ",\n"))
+    (*_, last) = split(data, tmp_path / "m.csv", fractions=HALVES)["warnings"]
+    assert "these sources hold one class only (from A: A, from B: B)" in last
+
+
+def test_dicom_films_are_split_by_their_patient_tag(tmp_path):
+    pytest.importorskip("pydicom")
+    for index in range(8):
+        write_dicom(tmp_path / "d" / f"{index}.dcm", film(f"{index}"), f"P{index // 2}")
+    result = split(tmp_path / "d", tmp_path / "m.csv", fractions=HALVES)
+    assert result["patients_found_by"] == {"DICOM PatientID": 8}
+    patients = patients_in(tmp_path / "m.csv")
+    assert patients[::2] == patients[1::2] and len(set(patients)) == result["patients"] == 4
+    # A hospital's patient number is not what a manifest should carry about.
+    assert not {f"P{index}" for index in range(4)} & set(patients)
+
+
+def write_dicom(path, png, patient):
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    pixels = decode(png)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.Modality, dataset.PatientID = "CR", patient
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = pixels.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
 
 
 def test_folds_are_written_as_splits_and_numbers(tmp_path):
@@ -143,14 +187,19 @@ def test_an_existing_manifest_is_kept_unless_told(tmp_path):
         split(data, tmp_path / "d", overwrite=True)
 
 
-def test_unreadable_files_are_counted_and_nothing_is_written(tmp_path):
-    data = write(tmp_path / "d", ["a.png", "b.png"])
+def test_unreadable_files_are_all_named_and_nothing_is_written(tmp_path):
+    data = write(tmp_path / "d", ["a.png", "b.png", "e.png"])
     (data / "c.png").symlink_to(tmp_path / "nowhere")
+    (data / "d.png").write_bytes(b"<html>")
     with pytest.raises(
-        ValueError, match=r"1 of 3 files cannot be read, the first .*c\.png \(No such"
+        ValueError, match=r"2 of 5 images cannot be used(.|\n)*d\.png: an HTML page"
     ):
-        split(data, tmp_path / "m.csv")
+        split(data, tmp_path / "m.csv", fractions=HALVES)
     assert not (tmp_path / "m.csv").exists()
+    result = split(data, tmp_path / "m.csv", fractions=HALVES, on_bad_file="skip")
+    assert [Path(name).name for name, _ in result["rejected"]] == ["c.png", "d.png"]
+    assert "2 files cannot be read and are in no split" in result["warnings"]
+    assert len(read_manifest(tmp_path / "m.csv")) == 3
 
 
 def run(*arguments):

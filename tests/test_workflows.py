@@ -255,8 +255,8 @@ def test_a_run_that_another_process_holds_is_refused(run, folder, no_training):
     "names, message",
     [
         (None, "does not exist"),
-        ([], "holds no PNG or JPEG image: it is empty"),
-        (["notes.txt", "more.txt"], r"holds no PNG or JPEG image: 2 files seen.*\.txt 2"),
+        ([], "holds no PNG, JPEG or DICOM image: it is empty"),
+        (["notes.txt", "more.txt"], r"holds no PNG, JPEG or DICOM image: 2 files seen.*\.txt 2"),
     ],
     ids=["missing", "empty", "text"],
 )

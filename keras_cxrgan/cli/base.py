@@ -40,7 +40,7 @@ def main():
 
 def recipe_option(field: str, flag: str, help: str):
     """An option that changes one recipe field; its default is the recipe's."""
-    kind = {"int": int, "float": float, "str": str}[Recipe.__dataclass_fields__[field].type]
+    kind = {"int": int, "float": float}.get(Recipe.__dataclass_fields__[field].type, str)
     return click.option(
         flag,
         field,
@@ -71,6 +71,28 @@ overwrite_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show the messages of TensorFlow too."
+)
+
+
+layout_option = click.option(
+    "--layout",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="How a public set lies on disk: auto recognises kermany, covid19-radiography,"
+    " covid-chestxray, nih, rsna, montgomery and shenzhen; folder is the plain reading.",
+)
+on_bad_file_option = click.option(
+    "--on-bad-file",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What to do about films that cannot be read.",
+)
+allow_leak_option = click.option(
+    "--allow-leak",
+    is_flag=True,
+    help="Cross from training to held-out films all the same; every result will say so.",
 )
 
 

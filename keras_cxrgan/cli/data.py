@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
+from keras_cxrgan.cli.base import json_option, layout_option, main, overwrite_option, verbose_option
 from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
 
 
 @main.command("inspect")
 @click.argument("data", type=click.Path())
 @click.option(
-    "--class", "classes", multiple=True, metavar="NAME", help="Class folder of DATA; repeatable."
+    "--class", "classes", multiple=True, metavar="NAME", help="Class of DATA; repeatable."
 )
+@layout_option
 @click.option(
     "--out", type=click.Path(), help="Folder for the report.  [default: inspections/DATA]"
 )
@@ -25,11 +26,11 @@ from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, 
 @overwrite_option
 @json_option
 @verbose_option
-def inspect_command(data, classes, out, workers, strict, overwrite, as_json, verbose):
+def inspect_command(data, classes, layout, out, workers, strict, overwrite, as_json, verbose):
     """Look at the films before training: counts, copies, suspects, shortcuts.
 
-    DATA is a folder or zip of films, or a run, for the films it was trained on. Every file is
-    read once. Problems are unreadable files, duplicates across classes or splits, patients in
+    DATA is a folder or zip of films, a public set as downloaded, a manifest or other CSV,
+    tfds:NAME, or a run, for the films it was trained on. Every file is read once. Problems are unreadable files, duplicates across classes or splits, patients in
     several splits, and a class that can be told without looking at the film.
 
     \b
@@ -37,13 +38,15 @@ def inspect_command(data, classes, out, workers, strict, overwrite, as_json, ver
     cxrgan inspect films.zip --class NORMAL --strict
     """
     out = out or str(Path("inspections") / "-".join([Path(data).resolve().stem, *classes]))
-    with quiet_tensorflow(verbose):
+    # Only sets of tensorflow-datasets are read by TensorFlow.
+    with quiet_tensorflow(verbose, needed=data.startswith("tfds:")):
         from keras_cxrgan.workflows import inspecting
     with Progress() as progress:
         result = inspecting.inspect(
             data,
             out=out,
             classes=classes,
+            layout=layout,
             workers=workers,
             overwrite=overwrite,
             report_progress=progress,
@@ -53,9 +56,9 @@ def inspect_command(data, classes, out, workers, strict, overwrite, as_json, ver
     else:
         for made in inspecting.tables(result):
             click.echo("\n" + grid(made.title, made.header, made.rows, made.note))
-        for title in ("findings", "warnings", "problems"):
+        for title in ("read_as", "findings", "warnings", "problems"):
             if result[title]:
-                click.echo("\n" + paragraphs(title.capitalize(), result[title]))
+                click.echo("\n" + paragraphs(title.replace("_", " ").capitalize(), result[title]))
         files = [("report", "inspection.md"), ("films", "contact_sheet.png")]
         click.echo("\n" + table([(name, str(Path(out) / file)) for name, file in files]))
     if strict and result["problems"]:

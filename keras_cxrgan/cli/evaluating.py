@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
+from keras_cxrgan.cli.base import (
+    allow_leak_option,
+    json_option,
+    layout_option,
+    main,
+    on_bad_file_option,
+    overwrite_option,
+    verbose_option,
+)
 from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
 
 MODES = ("pytorch-fid", "legacy-tf", "clean")
@@ -19,7 +27,7 @@ _held_out_option = click.option(
     help="Real films of other patients, never trained on: they show what copying would hide.",
 )
 _class_option = click.option(
-    "--class", "classes", multiple=True, metavar="NAME", help="Class folder of REAL; repeatable."
+    "--class", "classes", multiple=True, metavar="NAME", help="Class of REAL; repeatable."
 )
 _features_option = click.option(
     "--features",
@@ -42,21 +50,17 @@ _preparation_options = (
         type=float,
         help="CLAHE clip limit for the real films.  [default: as the run's, else 0]",
     ),
+    click.option(
+        "--window",
+        metavar="BLACK,WHITE",
+        help="Levels of the real films that are 16-bit PNG.  [default: as the run's, else percentiles]",
+    ),
     click.option("-n", "--count", type=int, help="Images to make with a run.  [default: as many as REAL]"),
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything drawn."),
-    click.option(
-        "--allow-leak",
-        is_flag=True,
-        help="Accept held-out films that the run was trained on; every result says so.",
-    ),
+    allow_leak_option,
     click.option("--best", is_flag=True, help="Of a run, take the checkpoint it kept as best."),
-    click.option(
-        "--on-bad-file",
-        type=click.Choice(["error", "skip"]),
-        default="error",
-        show_default=True,
-        help="What to do about files that cannot be read.",
-    ),
+    layout_option,
+    on_bad_file_option,
     click.option("--no-cache", is_flag=True, help="Compute features anew and keep none."),
     click.option(
         "--devices", default="auto", show_default=True, help="auto, cpu, cpu:2, gpu, gpu:0,1."
@@ -132,12 +136,13 @@ def evaluate(
 ):  # fmt: skip
     """Score generated images against real films, with floor, error and warnings.
 
-    REAL is a folder or zip of films, or the word phantom. FAKE is a folder or zip of generated
-    images, a run, or an export; several are also compared with each other.
+    REAL is a folder or zip of films, a split of a manifest (manifest.csv:test), tfds:NAME, or
+    the word phantom. FAKE is a folder or zip of generated images, a run, or an export; several
+    are also compared with each other.
 
     \b
     cxrgan evaluate phantom runs/default-phantom            the built-in data, offline
-    cxrgan evaluate films/ runs/default-films --held-out other-patients/
+    cxrgan evaluate manifest.csv:train runs/default-films --held-out manifest.csv:test
     cxrgan evaluate films/ a-images/ b-images/ --features cxr --features fid2015
     """
     names = _split(features)
@@ -199,7 +204,7 @@ def audit(real, fake, held_out, out, features, overwrite, as_json, verbose, **sh
     proves that nothing was copied.
 
     \b
-    cxrgan audit films/ runs/default-films --held-out other-patients/
+    cxrgan audit manifest.csv:train runs/default-films --held-out manifest.csv:test
     """
     out = out or _default_out("audits", real, shared["classes"], [fake])
     with quiet_tensorflow(verbose):
@@ -282,14 +287,24 @@ def benchmark_evaluation(
     click.echo("\n" + grid(title, header, rows))
 
 
-def _options(names, *, dims, weights, no_cache, **others) -> dict:
+def _options(names, *, dims, weights, no_cache, window, **others) -> dict:
     """Return the shared options as the workflows take them."""
     return {
         "dims": dims and int(dims),
         "weights": _read_weights(weights, names),
         "cache": not no_cache,
+        "window": None if window is None else _read_window(window),
         **others,
     }
+
+
+def _read_window(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(level) for level in text.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} must be two grey levels, such as 0,4095", param_hint="--window"
+        ) from None
 
 
 def _split(features) -> list[str]:

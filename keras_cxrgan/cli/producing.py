@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from keras_cxrgan.cli.base import json_option, main, overwrite_option, verbose_option
+from keras_cxrgan.cli.base import (
+    allow_leak_option,
+    json_option,
+    main,
+    overwrite_option,
+    verbose_option,
+)
 from keras_cxrgan.terminal import Progress, describe_best, quiet_tensorflow, table
 
 best_option = click.option(
@@ -33,15 +39,26 @@ best_option = click.option(
     help="Keep latents within this distance of 0: fewer odd images, less variety.",
 )
 @best_option
+@click.option(
+    "--held-out",
+    metavar="DATA",
+    help="Films that a classifier will be tested on (manifest.csv:test): refuse a run that was"
+    " trained on any of them.",
+)
+@allow_leak_option
 @overwrite_option
 @json_option
 @verbose_option
-def generate(source, count, out, seed, grid, truncation, best, overwrite, as_json, verbose):
+def generate(
+    source, count, out, seed, grid, truncation, best, held_out, allow_leak, overwrite, as_json,
+    verbose,
+):  # fmt: skip
     """Make images with a run or an export.
 
     \b
     cxrgan generate runs/default-phantom -n 1000 --out images/
     cxrgan generate exported/ -n 16 --out few/ --seed 7 --grid
+    cxrgan generate runs/a-fold -n 500 --out fakes/ --held-out manifest.csv:test
     """
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
@@ -55,8 +72,12 @@ def generate(source, count, out, seed, grid, truncation, best, overwrite, as_jso
             truncation=truncation,
             overwrite=overwrite,
             best=best,
+            held_out=held_out,
+            allow_leak=allow_leak,
             report=progress,
         )
+    for leak in result["leaks"]:
+        click.echo(f"LEAK ALLOWED: {leak}", err=True)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return

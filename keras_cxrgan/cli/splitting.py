@@ -6,7 +6,13 @@ import json
 
 import click
 
-from keras_cxrgan.cli.base import json_option, main, verbose_option
+from keras_cxrgan.cli.base import (
+    json_option,
+    layout_option,
+    main,
+    on_bad_file_option,
+    verbose_option,
+)
 from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
 
 DEFAULT_FRACTIONS = "train=0.7,val=0.15,test=0.15"
@@ -25,39 +31,48 @@ DEFAULT_FRACTIONS = "train=0.7,val=0.15,test=0.15"
 @click.option(
     "--patient-regex",
     metavar="REGEX",
-    help="One group that finds the patient in a file's relative name, where nothing else tells.",
+    help="One group that finds the patient in a file's name; it goes before all else.",
 )
 @click.option(
     "--class", "classes", multiple=True, metavar="NAME", help="Only this class; repeatable."
 )
+@layout_option
+@on_bad_file_option
 @click.option("--overwrite", is_flag=True, help="Replace a manifest that is there.")
 @json_option
 @verbose_option
 def split_command(
-    data, out, fractions, folds, seed, patient_regex, classes, overwrite, as_json, verbose
-):
+    data, out, fractions, folds, seed, patient_regex, classes, layout, on_bad_file, overwrite,
+    as_json, verbose,
+):  # fmt: skip
     """Split the films of DATA by patient, without leaks, into a manifest.
 
-    Files of one patient and copies of one file stay on one side; classes are balanced.
+    DATA is a folder or zip of films, a public set as downloaded, a CSV that lists films, or
+    tfds:NAME. Films of one patient, and copies and near copies of one film, stay on one side;
+    classes are balanced. The manifest is then what every command takes as its data.
 
     \b
     cxrgan split chest_xray/ --out manifest.csv
-    cxrgan split chest_xray/ --out folds.csv --folds 5 --patient-regex "person(\\d+)_"
+    cxrgan split films/ --out folds.csv --folds 5 --patient-regex "person(\\d+)_"
+    cxrgan train --data manifest.csv --split train
     """
     if fractions and folds is not None:
         raise click.UsageError("give --fractions or --folds, not both")
     shares = read_fractions(fractions or DEFAULT_FRACTIONS)
-    with quiet_tensorflow(verbose):
+    # Only sets of tensorflow-datasets are read by TensorFlow.
+    with quiet_tensorflow(verbose, needed=data.startswith("tfds:")):
         from keras_cxrgan.workflows.splitting import split
     with Progress() as progress:
         result = split(
             data,
             out,
             classes=classes,
+            layout=layout,
             fractions=shares,
             folds=folds,
             seed=seed,
             patient_regex=patient_regex,
+            on_bad_file=on_bad_file,
             overwrite=overwrite,
             report_progress=progress,
         )
@@ -107,9 +122,12 @@ def summarize_split(result: dict) -> str:
         ("manifest", result["manifest"]),
         ("patients from", f"{found_by or 'nothing'} ({result['files']:,} files)"),
         ("copies", f"{result['duplicate_files']:,} files have the content of another"),
+        ("near copies", f"{len(result['near_duplicates']):,} groups of films that look the same"),
         ("joined", f"{len(result['joined_patients']):,} groups of patients that share a film"),
     ]
     text = f"{counts}\n\n{table(rows)}"
+    if result["notes"]:
+        text += "\n\n" + paragraphs("Read as", result["notes"])
     if result["warnings"]:
         text += "\n\n" + paragraphs("Warnings", result["warnings"])
     return text

@@ -11,8 +11,11 @@ from pathlib import Path
 import click
 
 from keras_cxrgan.cli.base import (
+    allow_leak_option,
     json_option,
+    layout_option,
     main,
+    on_bad_file_option,
     read_settings,
     recipe_name_option,
     recipe_option,
@@ -27,23 +30,25 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @click.option(
     "--data",
     type=click.Path(),
-    help="Folder or zip of PNG, JPEG and DICOM films (flat, or a folder a class), or a manifest.  [default: the built-in"
-    " chest phantom]",
+    help="Folder or zip of PNG, JPEG and DICOM films (flat, or a folder a class), a public set as"
+    " downloaded, a manifest or other CSV, or tfds:NAME.  [default: the built-in chest phantom]",
 )
 @click.option(
     "--class",
     "classes",
     multiple=True,
     metavar="NAME",
-    help="Use this class folder only; repeatable.",
+    help="Use this class only; repeatable.",
 )
-@click.option("--split", metavar="NAME", help="Split of a manifest given as --data.")
+@click.option("--split", metavar="NAME", help="Split of a manifest, or of a set that has splits.")
+@layout_option
 @recipe_name_option
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
 @recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
 @recipe_option("batch_size", "--batch-size", "Images in one update.")
 @recipe_option("epochs", "--epochs", "Passes over the images.")
 @recipe_option("fit", "--fit", "How a film becomes square.")
+@recipe_option("window", "--window", "Levels BLACK,WHITE of 16-bit PNG; else by percentile.")
 @recipe_option("clahe_clip_limit", "--clahe", "CLAHE clip limit; 2 is usual, 0 is none.")
 @recipe_option("precision", "--precision", "Number format inside the networks.")
 @recipe_option("seed", "--seed", "Decides initial weights, noise and order of images.")
@@ -54,13 +59,8 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 )
 @recipe_option("evaluate_metric", "--evaluate-metric", "The score that chooses the best one.")
 @set_option
-@click.option(
-    "--on-bad-file",
-    type=click.Choice(["error", "skip"]),
-    default="error",
-    show_default=True,
-    help="What to do about films that cannot be read.",
-)
+@on_bad_file_option
+@allow_leak_option
 @click.option(
     "--devices",
     default="auto",
@@ -91,14 +91,15 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @json_option
 @verbose_option
 def train(
-    data, classes, split, recipe_name, out, settings, on_bad_file, devices, deterministic, extend,
-    worker_timeout, memory_budget, dry_run, as_json, verbose, **fields,
+    data, classes, split, layout, recipe_name, out, settings, on_bad_file, allow_leak, devices,
+    deterministic, extend, worker_timeout, memory_budget, dry_run, as_json, verbose, **fields,
 ):  # fmt: skip
     """Train a GAN; the same command again goes on where it stopped.
 
     \b
     cxrgan train                                        the built-in phantom
     cxrgan train --data films/ --class NORMAL           your own images
+    cxrgan train --data manifest.csv --split train      after cxrgan split
     cxrgan train --data films.zip --recipe venu2020     a paper's networks
     cxrgan train --data films/ --set width=64 --set ema_half_life=5000
     cxrgan train --data films/ --evaluate-every 20000   and keep the best checkpoint
@@ -118,6 +119,8 @@ def train(
             data=data,
             classes=classes,
             split=split,
+            layout=layout,
+            allow_leak=allow_leak,
             on_bad_file=on_bad_file,
             devices=devices,
             deterministic=deterministic,
@@ -142,7 +145,7 @@ def train(
 
 
 def _data_name(data, classes, split) -> str:
-    name = "phantom" if data is None else Path(data).resolve().stem
+    name = "phantom" if data is None else Path(data).resolve().stem.replace(":", "-")
     return "-".join([name, *([split] if split else []), *classes])
 
 

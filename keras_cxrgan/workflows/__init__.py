@@ -11,26 +11,32 @@ A run is a directory, and the same call on the same directory goes on where it s
     export/           the finished generator
 """
 
-from keras_cxrgan.workflows.assembly import build_gan, build_networks, load_images
-from keras_cxrgan.workflows.auditing import audit
-from keras_cxrgan.workflows.evaluating import evaluate
-from keras_cxrgan.workflows.inspecting import inspect
-from keras_cxrgan.workflows.producing import export, figure, generate, load_generator
-from keras_cxrgan.workflows.running import RunResult, train
-from keras_cxrgan.workflows.splitting import split
+from __future__ import annotations
 
-__all__ = [
-    "RunResult",
-    "audit",
-    "build_gan",
-    "build_networks",
-    "evaluate",
-    "export",
-    "figure",
-    "generate",
-    "inspect",
-    "load_generator",
-    "load_images",
-    "split",
-    "train",
-]
+import importlib
+
+_PLACES = {
+    "RunResult": "running",
+    "audit": "auditing",
+    "build_gan": "assembly",
+    "build_networks": "assembly",
+    "evaluate": "evaluating",
+    "export": "producing",
+    "figure": "producing",
+    "generate": "producing",
+    "inspect": "inspecting",
+    "load_generator": "producing",
+    "load_images": "assembly",
+    "split": "splitting",
+    "train": "running",
+}
+__all__ = list(_PLACES)  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    # Looking at films needs no TensorFlow, which takes seconds to import.
+    if name in _PLACES.values():
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

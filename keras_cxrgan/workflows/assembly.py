@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from keras_cxrgan.data import phantom
+from keras_cxrgan.data import sources
+from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.prepare import ImageSet, prepare_images
 from keras_cxrgan.data.records import Record, content_hash, fingerprint
-from keras_cxrgan.data.sources import check_unchanged, read_source
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import runtime
@@ -25,21 +26,25 @@ def load_images(
     *,
     classes: tuple[str, ...] = (),
     split: str | None = None,
+    layout: str = "auto",
+    allow_leak: bool = False,
     on_bad_file: str = "error",
     cache_dir: Path | None = None,
     memory_budget: int = 2 * 2**30,
     report=None,
 ) -> ImageSet:
-    """Return the prepared uint8 images of a source of films, or of the built-in chest phantom."""
+    """Return the prepared uint8 images of a source of films, or of the built-in chest phantom.
+
+    Films of a split that is for judging alone are refused, or with `allow_leak` noted in the
+    `leaks` of the set.
+    """
     if data is None:
         if split:
             raise ValueError(f"--split {split} needs --data manifest.csv")
         if report:
             report("phantom", 0, PHANTOM_COUNT)
         labels = classes or ("normal",)
-        images, names = phantom.phantoms(
-            PHANTOM_COUNT, recipe.image_size, labels=labels, seed=recipe.seed
-        )
+        images, names = phantoms(PHANTOM_COUNT, recipe.image_size, labels=labels, seed=recipe.seed)
         hashes = tuple(content_hash(image.tobytes()) for image in images)
         records = tuple(
             Record(f"phantom-{recipe.seed}-{index:05d}", label) for index, label in enumerate(names)
@@ -47,21 +52,45 @@ def load_images(
         if report:
             report("phantom", PHANTOM_COUNT, PHANTOM_COUNT)
         return ImageSet(images, records, hashes, fingerprint(hashes), ())
-    records, entries = read_source(data, classes, split)
+    reading, entries = sources.read_source(
+        data, classes, split, layout=layout, allow_leak=allow_leak
+    )
+    notes, leaks = sources.describe_left_out(reading), _leaks(data, reading.records, allow_leak)
+    if report:
+        # What a plain folder is taken for needs no words; a public set's reading does.
+        spoken = notes if reading.layout != "folder" else notes[: bool(reading.left_out)]
+        for note in [*spoken, *leaks]:
+            report("", 0, 0, note)
     images = prepare_images(
-        records,
+        reading.records,
         recipe.image_size,
         fit=recipe.fit,
         clahe_clip_limit=recipe.clahe_clip_limit,
         clahe_tiles=recipe.clahe_tiles,
         clahe_size=recipe.clahe_size,
+        window=recipe.window or None,
         on_bad_file=on_bad_file,
         cache_dir=cache_dir,
         memory_budget=memory_budget,
         progress=(lambda done, total: report("images", done, total)) if report else None,
     )
-    check_unchanged(entries, images.records, images.hashes)
-    return images
+    sources.check_unchanged(entries, images.records, images.hashes)
+    return dataclasses.replace(images, notes=tuple(notes), leaks=tuple(leaks))
+
+
+def _leaks(data: str, records, allowed: bool) -> list[str]:
+    held_out = sources.held_out_splits(records)
+    if not held_out:
+        return []
+    films = [record for record in records if record.split in held_out]
+    if not allowed:
+        raise ValueError(
+            f"{len(films)} of the {len(records)} films of {data} are of the split"
+            f" {' and '.join(held_out)}, which is for judging what is trained ({films[0].name},"
+            " ...): train on another split (--split train), or pass --allow-leak, which every"
+            " result will say"
+        )
+    return [f"trained on {len(films)} films of the split {' and '.join(held_out)}"]
 
 
 def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = True):

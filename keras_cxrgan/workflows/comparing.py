@@ -39,11 +39,13 @@ class Options:
     image_size: int | None = None  # pixels
     fit: str | None = None  # how real films become square: crop, pad or stretch
     clahe: float | None = None  # CLAHE clip limit of the real films
-    classes: tuple[str, ...] = ()  # class folders of the real films; () = all
+    window: tuple[float, ...] | None = None  # levels (black, white) of their 16-bit PNGs
+    classes: tuple[str, ...] = ()  # classes of the real films; () = all
+    layout: str = "auto"  # how the real films lie on disk (data/layouts.py)
     count: int | None = None  # images to make with a run; None = as many as real films
     best: bool = False  # of a run, the checkpoint kept by --evaluate-every
     seed: int = 0  # of everything drawn
-    allow_leak: bool = False  # judge a generator on held-out films that it was trained on
+    allow_leak: bool = False  # judge a generator by held-out films that it was trained on
 
     # How it is computed; none of these changes a number
     on_bad_file: str = "error"  # or skip, which lists the files
@@ -92,17 +94,19 @@ class Comparison:
         warned = [*self.real.warnings, *(self.held_out.warnings if self.held_out else ())]
         for fake in self.fakes:
             warned += [*fake.warnings, *pair_warnings(self.real, fake)]
+            for side in _judging(self.real, self.held_out):
+                if leaked := _leaked(fake, side):
+                    warned.append(
+                        f"LEAK ALLOWED: {fake.label} was trained on {len(leaked)} of the held-out"
+                        f" films of {side.label}; no number against them is a test"
+                    )
+            leaks = (fake.about.get("data") or {}).get("leaks", ())
+            warned += [f"LEAK ALLOWED: {fake.label} was {leak}" for leak in leaks]
         if self.held_out:
             if shared := len(set(self.real.hashes) & set(self.held_out.hashes)):
                 warned.append(
                     f"{shared} held-out films are also in {self.real.label}: they are not held out"
                 )
-            for fake in self.fakes:
-                if leaked := _leaked(fake, self.held_out):
-                    warned.append(
-                        f"LEAK ALLOWED: {fake.label} was trained on {len(leaked)} of the held-out"
-                        " films; no number against them is a test"
-                    )
         return warned
 
 
@@ -121,8 +125,9 @@ def load_comparison(
     strategy = runtime.start(options.devices, seed=options.seed)
     cache_dir = default_cache() if options.cache else None
     preparation = choose_preparation(
-        fakes, image_size=options.image_size, fit=options.fit, clahe=options.clahe
-    )
+        fakes, image_size=options.image_size, fit=options.fit, clahe=options.clahe,
+        window=options.window,
+    )  # fmt: skip
 
     def build(name, **changes):
         arguments = {
@@ -142,6 +147,8 @@ def load_comparison(
             role=role,
             count=count,
             classes=classes,
+            layout=options.layout,
+            allow_leak=options.allow_leak,
             seed=options.seed,
             best=options.best and (Path(source) / "recipe.json").is_file(),
             on_bad_file=options.on_bad_file,
@@ -168,13 +175,14 @@ def load_comparison(
         made.append(load(fake, "fake", count))
         check(real_side, made[-1])
     held = load(held_out, "held-out", classes=options.classes) if held_out else None
-    for fake in made if held and not options.allow_leak else ():
-        if leaked := _leaked(fake, held):
-            raise ValueError(
-                f"{fake.label} was trained on {len(leaked)} of the held-out films"
-                f" ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}): hold out others,"
-                " or pass --allow-leak, which every result will say"
-            )
+    for fake in made if not options.allow_leak else ():
+        for side in _judging(real_side, held):
+            if leaked := _leaked(fake, side):
+                raise ValueError(
+                    f"{fake.label} was trained on {len(leaked)} of the held-out films of"
+                    f" {side.label} ({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}):"
+                    " hold out others, or pass --allow-leak, which every result will say"
+                )
     return Comparison(
         real_side,
         _tell_apart(made),
@@ -184,6 +192,11 @@ def load_comparison(
         build,
         find_features,
     )
+
+
+def _judging(real: Side, held_out: Side | None) -> list[Side]:
+    """The sides that no generator may have been trained on."""
+    return [side for side in (real, held_out) if side and (side is held_out or side.judging)]
 
 
 def _leaked(fake: Side, held_out: Side) -> list[str]:

@@ -10,9 +10,10 @@ import numpy as np
 
 import keras_cxrgan
 from keras_cxrgan.data import inspection as inspecting
+from keras_cxrgan.data import sources
 from keras_cxrgan.data.images import decode, prepare_image
 from keras_cxrgan.data.inspection import Inspection, inspect_records
-from keras_cxrgan.data.records import Record, find_records
+from keras_cxrgan.data.records import Record
 from keras_cxrgan.data.shortcuts import SIGNIFICANT
 from keras_cxrgan.evaluation import report
 from keras_cxrgan.evaluation.report import Table, p_value
@@ -23,6 +24,8 @@ SHOWN = 10
 NAMED = 5  # files in a sentence
 LISTED = 20  # rows of a table
 THUMBNAIL = 128  # pixels
+# No disease changes these, so that a class told by them is a fault of the set.
+TECHNICAL = ("file format", "size", "bit depth", "channels")
 
 MEANING = f"""\
 Suspects are not verdicts: look at them in the contact sheet. Near duplicates have perceptual
@@ -41,6 +44,7 @@ def inspect(
     *,
     out: str | Path | None = None,
     classes: Sequence[str] = (),
+    layout: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
     report_progress=None,
@@ -48,9 +52,11 @@ def inspect(
     """Look at every film of a set once, and say what it holds and what is wrong with it.
 
     Args:
-        source: folder or zip of films, or a run, for the films it was trained on.
+        source: folder or zip of films, a public set, a manifest or other CSV, `tfds:NAME`, or a
+            run, for the films it was trained on.
         out: folder for inspection.json, inspection.md and contact_sheet.png; None writes none.
-        classes: class folders to keep; all when empty.
+        classes: classes to keep; all when empty.
+        layout: how a public set lies on disk (`read_layout`).
         workers: threads; all cores by default.
 
     Returns the JSON-ready facts of `inspect_records` beside sentences: `findings`, `warnings`
@@ -63,17 +69,19 @@ def inspect(
         >>> result["problems"]
     """
     progress = report_progress or (lambda *_: None)
-    place, classes = _films_of(str(source), tuple(classes))
-    inputs = report.provenance([place, list(classes)])
+    place, classes, layout = _films_of(str(source), tuple(classes), layout)
+    inputs = report.provenance([place, list(classes), layout])
     if out is not None:
         out = Path(out)
-        if out.resolve().is_relative_to(Path(place).resolve()):
+        if out.resolve().is_relative_to(Path(sources.named_split(place)[0]).resolve()):
             raise ValueError(
                 f"--out {out} lies in {place}, where its pictures would be taken for films:"
                 " choose a folder outside"
             )
         report.check_out(inputs, out, overwrite, FILE)
-    records = find_records(place, classes)
+    # Manifests that leak are what this command is for: it names the leaks.
+    reading, _ = sources.read_source(place, classes, sources.ALL, layout=layout, allow_leak=True)
+    records = reading.records
     found = inspect_records(
         records, workers=workers, progress=lambda done, total: progress("inspect", done, total)
     )
@@ -82,6 +90,9 @@ def inspect(
         "inputs": inputs,
         "source": place,
         "only_classes": list(classes),
+        "layout": reading.layout,
+        "left_out": reading.left_out,
+        "read_as": sources.describe_left_out(reading),
         "findings": _findings(found),
         "warnings": _warnings(found),
         "problems": _problems(found),
@@ -93,13 +104,13 @@ def inspect(
     return result
 
 
-def _films_of(source: str, classes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The folder itself, or the one that a run was trained on."""
+def _films_of(source: str, classes: tuple, layout: str) -> tuple[str, tuple[str, ...], str]:
+    """The source, classes and layout themselves, or those that a run was trained on."""
     data = Path(source) / "data.json"
     if source == "phantom":
         raise ValueError("the phantom is computed and has no files to inspect: give a folder")
     if not data.is_file():
-        return source, classes
+        return source, classes, layout
     try:
         about = json.loads(data.read_text(encoding="utf-8"))
         place, trained = str(about["source"]), tuple(about.get("classes", ()))
@@ -109,11 +120,13 @@ def _films_of(source: str, classes: tuple[str, ...]) -> tuple[str, tuple[str, ..
         ) from None
     if place == "phantom":
         raise ValueError(f"{source} was trained on the phantom, which has no files to inspect")
-    if not Path(place).exists():
+    path = sources.named_split(place)[0]
+    if not path.startswith(sources.TFDS) and not Path(path).exists():
         raise ValueError(
             f"{source} was trained on {place}, which does not exist from here: give that folder"
         )
-    return place, classes or trained
+    place = f"{place}:{about['split']}" if about.get("split") else place
+    return place, classes or trained, about.get("layout", layout)
 
 
 def _findings(found: Inspection) -> list[str]:
@@ -129,7 +142,9 @@ def _findings(found: Inspection) -> list[str]:
     if patients["patients"]:
         sentences.append(
             f"{_count(patients['patients'], 'patient')} of {_count(patients['files'], 'file')},"
-            f" at most {patients['most_files']:,} of one"
+            f" at most {patients['most_files']:,} of one ("
+            + ", ".join(f"{how}: {number:,}" for how, number in patients["found"].items())
+            + ")"
         )
     for kind, text in (
         ("same file", "the same file more than once"),
@@ -171,11 +186,17 @@ def _warnings(found: Inspection) -> list[str]:
             f"{_count(len(those), 'image')} may be {suspects} ({those[0]['measure']}; {names}):"
             " suspects, not verdicts"
         )
-    deep = sum(number for bits, number in counts["bits"].items() if int(bits) > 8)
+    deep = sum(facts.codec == "PNG" and facts.bits > 8 for facts in found.files)
     if 0 < deep < counts["readable"]:
         sentences.append(
             f"{_count(deep, 'file')} of more than 8 bits among others: windowed between"
-            " the 0.1 and 99.9 percentiles when they are read"
+            " the 0.1 and 99.9 percentiles when they are read, unless --window is given"
+        )
+    told = [name for name in _telling(found.shortcuts) if name not in TECHNICAL]
+    if told:
+        sentences.append(
+            f"{' and '.join(told)} tell something of the class; that can be a shortcut, or the"
+            " disease itself"
         )
     if found.shortcuts["left_out"]:
         sentences.append(
@@ -204,15 +225,18 @@ def _problems(found: Inspection) -> list[str]:
     names = found.patients["in_several_splits"]
     if names:
         problems.append(f"{_count(len(names), 'patient')} in several splits ({_names(names)})")
-    told = [
+    told = [name for name in _telling(found.shortcuts) if name in TECHNICAL]
+    if told:
+        problems.append(f"the class can be told without the film, by {' or '.join(told)} alone")
+    return problems
+
+
+def _telling(shortcuts: dict) -> list[str]:
+    return [
         entry["feature"]
-        for entry in found.shortcuts["features"]
+        for entry in shortcuts["features"]
         if entry["found"] or any(each["found"] for each in entry["classes"])
     ]
-    if told:
-        alone = [name for name in told if name != "all together"] or told
-        problems.append(f"the class can be told without the film, by {' or '.join(alone)} alone")
-    return problems
 
 
 def _shortcut_sentences(shortcuts: dict) -> list[str]:
@@ -337,9 +361,14 @@ def _shortcuts_table(shortcuts: dict) -> Table:
 def markdown(result: dict) -> str:
     """The page: problems, findings, warnings, tables, what the words mean."""
     lines = [f"# Inspection of {result['source']}", ""]
-    for title in ("problems", "findings", "warnings"):
+    for title in ("problems", "findings", "warnings", "read_as"):
         if result[title]:
-            lines += [f"## {title.capitalize()}", "", *(f"- {text}" for text in result[title]), ""]
+            lines += [
+                f"## {title.replace('_', ' ').capitalize()}",
+                "",
+                *(f"- {text}" for text in result[title]),
+                "",
+            ]
     for table in tables(result):
         lines += report.markdown_table(table)
     lines += ["## Reading it", "", MEANING, "![Contact sheet](contact_sheet.png)", ""]

@@ -14,8 +14,10 @@ import tensorflow as tf
 
 import keras_cxrgan
 from keras_cxrgan import runs
+from keras_cxrgan.data import sources
 from keras_cxrgan.data.images import decode, encode_png, image_grid, to_uint8, write_png
 from keras_cxrgan.data.records import content_hash
+from keras_cxrgan.data.splits import crossing
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.export import read_export, write_export
 from keras_cxrgan.sharing.figures import compare_rows
@@ -38,6 +40,8 @@ def generate(
     truncation: float | None = None,
     overwrite: bool = False,
     best: bool = False,
+    held_out: str | None = None,
+    allow_leak: bool = False,
     batch_size: int = 32,
     report=None,
 ) -> dict:
@@ -50,8 +54,11 @@ def generate(
         grid: also write `grid.png` with the first images.
         truncation: keep latents within this distance of 0; None for all.
         best: use a run's best checkpoint (`train --evaluate-every`) and not its newest state.
+        held_out: films (as `read_source` names them) that the run must not have been trained on.
+        allow_leak: make the images all the same; each then says so in its text.
 
-    Raises `ValueError` when `out` already holds files and `overwrite` is false.
+    Raises `ValueError` when `out` already holds files and `overwrite` is false, and when the
+    run was trained on films of `held_out`.
     """
     if count < 1:
         raise ValueError(f"-n must be 1 or more, got {count}")
@@ -62,6 +69,9 @@ def generate(
     out = Path(out)
     _check_out(out, overwrite)
     generator, card = load_generator(source, best)
+    leaks = list(card["data"].get("leaks", ()))
+    if held_out:
+        leaks += _crossed(Path(source), held_out, allow_leak)
     out.mkdir(parents=True, exist_ok=True)
     _remove_generated(out)
 
@@ -81,6 +91,7 @@ def generate(
                     "Model": card["model"],
                     "Seed": str(seed),
                     "Index": str(index),
+                    **({"Warning": f"Leak allowed: {'; '.join(leaks)}"} if leaks else {}),
                 }
                 data = encode_png(image, text)
                 (out / name).write_bytes(data)
@@ -100,7 +111,31 @@ def generate(
         "grid": str(out / "grid.png") if grid else None,
         "model": card["model"],
         "selection": card.get("selection"),  # exports of earlier versions lack it
+        "leaks": leaks,
     }
+
+
+def _crossed(run: Path, held_out: str, allowed: bool) -> list[str]:
+    """Refuse a run that was trained on held-out films; or say so, where that is allowed."""
+    if not (run / "data.json").is_file():
+        raise ValueError(
+            f"{run} does not list the films it was trained on, so --held-out cannot be checked:"
+            " give the run and not its export"
+        )
+    trained_on = {digest for _, digest in json.loads((run / "data.json").read_text())["images"]}
+    reading, entries = sources.read_source(held_out, allow_leak=allowed)
+    hashes = [entry.sha256 for entry in entries] or [
+        content_hash(r.read()) for r in reading.records
+    ]
+    crossed = crossing(trained_on, {r.name: h for r, h in zip(reading.records, hashes)})
+    if crossed and not allowed:
+        more = ", ..." if len(crossed) > 3 else ""
+        raise ValueError(
+            f"{run} was trained on {len(crossed)} of the {len(hashes)} films of {held_out}"
+            f" ({', '.join(crossed[:3])}{more}): train a run without them, or pass --allow-leak,"
+            " which every image will say"
+        )
+    return [f"trained on {len(crossed)} of the films of {held_out}"] if crossed else []
 
 
 def sampled(
@@ -283,7 +318,9 @@ def _card(recipe: Recipe, run: Path, weights, images_seen: int, selection: dict 
             "sample": "n int32, seed int32 -> images; image i is fixed by (seed, i)",
         },
         "data": {
-            key: data[key] for key in ("source", "classes", "count", "fingerprint") if key in data
+            key: data[key]
+            for key in ("source", "classes", "split", "count", "fingerprint", "leaks")
+            if key in data
         },
         "recipe": json.loads(recipe.to_json()),
     }

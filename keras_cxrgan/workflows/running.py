@@ -54,6 +54,8 @@ def train(
     data: str | None = None,
     classes: tuple[str, ...] = (),
     split: str | None = None,
+    layout: str = "auto",
+    allow_leak: bool = False,
     on_bad_file: str = "error",
     devices: str = "auto",
     deterministic: bool = False,
@@ -68,7 +70,10 @@ def train(
     Args:
         data: folder or zip of films; None for the built-in chest phantom.
         classes: names of the class folders to use; () for all.
-        split: of a manifest given as `data`.
+        split: of a manifest, or of a set that has splits, given as `data`.
+        layout: how `data` lies on disk (`read_layout`).
+        allow_leak: train on films of a split that is for judging; everything made with the run
+            says so.
         extend: let the recipe's `epochs` differ from the run's, to train it for longer.
         memory_budget: bytes of prepared images above which they live in a file in the run.
         backup_seconds: at least this long between two saved states.
@@ -90,13 +95,15 @@ def train(
             recipe,
             classes=classes,
             split=split,
+            layout=layout,
+            allow_leak=allow_leak,
             on_bad_file=on_bad_file,
             cache_dir=run / "cache",
             memory_budget=memory_budget,
             report=report if chief else None,
         )
         runs.check_enough(image_set, recipe)
-        description = runs.describe_data(image_set, recipe, data, classes, split)
+        description = runs.describe_data(image_set, data, classes, split=split, layout=layout)
         runs.check_same_data(run, description)
         try:
             gan = build_gan(recipe, strategy)
@@ -125,7 +132,7 @@ def train(
             chief,
             strategy,
             resumed_from,
-            tuple(notes),
+            (*image_set.leaks, *notes),
             backup_seconds,
             report,
             evaluate,

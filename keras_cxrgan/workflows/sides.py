@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import tempfile
 from collections import Counter
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_cxrgan.data import sources
 from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.prepare import prepare_images
 from keras_cxrgan.data.records import Record, content_hash, fingerprint
-from keras_cxrgan.data.sources import check_unchanged, read_source
+from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows.producing import MANIFEST_COLUMNS, load_generator, sampled
 
 PHANTOM = "phantom"
@@ -30,6 +32,7 @@ class Preparation:
 
     image_size: int
     fit: str = "crop"
+    window: tuple[float, ...] = ()
     clahe_clip_limit: float = 0.0
     clahe_tiles: int = 8
     clahe_size: int = 0
@@ -47,6 +50,7 @@ class Side:
     about: dict  # ready for JSON
     warnings: tuple[str, ...] = ()
     trained_on: frozenset[str] = frozenset()  # of a run: the hashes of its films
+    judging: bool = False  # of a split that nothing may be trained on
 
 
 def is_generator(source: str | Path) -> bool:
@@ -61,6 +65,7 @@ def choose_preparation(
     image_size: int | None = None,
     fit: str | None = None,
     clahe: float | None = None,
+    window: Sequence[float] | None = None,
 ) -> Preparation:
     """Return the preparation of the real side: as asked for, as a run's recipe, or by size.
 
@@ -69,10 +74,10 @@ def choose_preparation(
 
     Raises `ValueError` when runs disagree, or when no size can be found.
     """
-    asked = {"image_size": image_size, "fit": fit, "clahe_clip_limit": clahe}
+    asked = {"image_size": image_size, "fit": fit, "clahe_clip_limit": clahe, "window": window}
     asked = {name: value for name, value in asked.items() if value is not None}
     recipes = {source: recipe_of(source) for source in sources if is_generator(source)}
-    fields = ("image_size", "fit", "clahe_clip_limit", "clahe_tiles", "clahe_size")
+    fields = ("image_size", "fit", "window", "clahe_clip_limit", "clahe_tiles", "clahe_size")
     if recipes:
         first, recipe = next(iter(recipes.items()))
         for other, theirs in recipes.items():
@@ -89,7 +94,7 @@ def choose_preparation(
     if "image_size" not in asked:
         sizes = Counter(size for source in sources for size in native_sizes(source))
         if not sizes:
-            raise ValueError(f"{sources[0]} holds no PNG or JPEG whose size can be read")
+            raise ValueError(f"{sources[0]} holds no PNG, JPEG or DICOM whose size can be read")
         (height, width), _ = sizes.most_common(1)[0]
         asked["image_size"] = min(height, width)
         return Preparation(**asked, origin=f"the size of the images of {sources[0]}")
@@ -97,12 +102,14 @@ def choose_preparation(
 
 
 def recipe_of(source: str | Path) -> dict:
-    """Return the recipe of a run or an export."""
+    """Return the recipe of a run or an export; what an older one lacks has its default."""
     path = Path(source) / "recipe.json"
     try:
         if path.is_file():
-            return json.loads(path.read_text())
-        return json.loads((Path(source) / "card.json").read_text())["recipe"]
+            text = path.read_text()
+        else:
+            text = json.dumps(json.loads((Path(source) / "card.json").read_text())["recipe"])
+        return dataclasses.asdict(Recipe.from_json(text))
     except (ValueError, KeyError) as error:
         raise ValueError(f"{source} has a damaged recipe ({error}); export the run again") from None
 
@@ -111,7 +118,7 @@ def native_sizes(source: str) -> list[tuple[int, int]]:
     """Return (height, width) of the images of a folder or zip, as their headers say."""
     if source == PHANTOM:
         return []
-    headers = (_header(record) for record in read_source(source)[0])
+    headers = (_header(record) for record in _read(source, "fake")[0].records)
     return [(header.height, header.width) for header in headers if header]
 
 
@@ -129,6 +136,8 @@ def load_side(
     role: str,
     count: int | None = None,
     classes: Sequence[str] = (),
+    layout: str = "auto",
+    allow_leak: bool = False,
     seed: int = 0,
     best: bool = False,
     on_bad_file: str = "error",
@@ -148,14 +157,15 @@ def load_side(
         return _phantom_side(preparation, role, count, classes)
     if is_generator(source):
         return _generated_side(source, preparation, count, seed, best, memory_budget, progress)
-    records, entries = read_source(source, tuple(classes))
-    records, left_out = _listed(source, records)
+    reading, entries = _read(source, role, classes, layout, allow_leak)
+    records, left_out = _listed(source, list(reading.records))
     found = len(records)
     if count and count < found:
         chosen = np.sort(np.random.default_rng(seed).permutation(found)[:count])
         records = [records[index] for index in chosen]
     headers = [header for header in map(_header, records) if header]
-    clahe = {} if role == "fake" else {
+    as_trained = {} if role == "fake" else {
+        "window": preparation.window or None,
         "clahe_clip_limit": preparation.clahe_clip_limit,
         "clahe_tiles": preparation.clahe_tiles,
         "clahe_size": preparation.clahe_size,
@@ -168,16 +178,20 @@ def load_side(
         cache_dir=cache_dir,
         memory_budget=memory_budget,
         progress=progress,
-        **clahe,
+        **as_trained,
     )
-    check_unchanged(entries, images.records, images.hashes)
+    sources.check_unchanged(entries, images.records, images.hashes)
     codecs = Counter(header.codec for header in headers)
     sizes = Counter((header.height, header.width) for header in headers)
-    deep = sum(header.bits > 8 for header in headers)
+    deep = 0 if preparation.window else sum(
+        header.bits > 8 for header in headers if header.codec == "PNG"
+    )  # fmt: skip
     about = {
         "source": str(source),
         "kind": "files",
         "classes": list(classes),
+        "layout": reading.layout,
+        "notes": sources.describe_left_out(reading),
         "count": len(images.images),
         "found": found,
         "fingerprint": images.fingerprint,
@@ -196,7 +210,14 @@ def load_side(
             *left_out,
             *_file_warnings(source, sizes, deep, images, preparation),
         ),
+        judging=bool(sources.held_out_splits(images.records)),
     )
+
+
+def _read(source: str, role: str, classes: Sequence[str] = (), layout="auto", allow_leak=False):
+    # Generated images lie in plain folders, whatever their names may look like.
+    layout = "folder" if role == "fake" else layout
+    return sources.read_source(source, tuple(classes), layout=layout, allow_leak=allow_leak)
 
 
 def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]]:
