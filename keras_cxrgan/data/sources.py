@@ -98,7 +98,9 @@ def named_split(source: str | Path, split: str | None = None) -> tuple[str, str 
     text = str(source)
     path, colon, named = text.rpartition(":")
     is_split = colon and named and not _VERSION.fullmatch(named) and not Path(text).exists()
-    if not is_split or not (path.startswith(TFDS) or Path(path).exists()):
+    # In `tfds:cxr_nih` a folder tfds must not be taken for the set, with cxr_nih as its split.
+    is_set = path.startswith(TFDS) if text.startswith(TFDS) else Path(path).exists()
+    if not (is_split and is_set):
         return text, split
     if split not in (None, ALL):
         raise ValueError(f"{source} names the split {named!r} and --split the split {split!r}")

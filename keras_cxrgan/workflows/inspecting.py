@@ -302,7 +302,7 @@ def tables(result: dict) -> list[Table]:
         made.append(_shortcuts_table(result["shortcuts"]))
     for title, header, rows in (
         ("unreadable files", ("", "reason"),
-         [(each["file"], each["reason"]) for each in result["unreadable"]]),
+         [(_below(result, each["file"]), each["reason"]) for each in result["unreadable"]]),
         ("duplicates", ("", "files", "kind", "classes", "splits"),
          [(_names(each["files"]), f"{len(each['files']):,}", each["kind"],
            ", ".join(each["classes"]), ", ".join(each["splits"]))
@@ -315,6 +315,11 @@ def tables(result: dict) -> list[Table]:
             note = f"and {len(rows) - LISTED:,} more, in {FILE}" if len(rows) > LISTED else ""
             made.append(Table(title, header, tuple(rows[:LISTED]), note))
     return made
+
+
+def _below(result: dict, name: str) -> str:
+    """A file's name below the source, where it lies there."""
+    return name.removeprefix(str(Path(result["source"]) / "_")[:-1])
 
 
 def _classes_table(result: dict) -> Table:

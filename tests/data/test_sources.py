@@ -90,7 +90,9 @@ def test_splits_for_judging_are_told_from_those_for_training(folder):
     assert held_out_splits([r for r in records if r.split == "train"]) == []
 
 
-def test_a_version_of_a_tensorflow_dataset_is_no_split():
+def test_a_version_of_a_tensorflow_dataset_is_no_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tfds").mkdir()  # a folder of this name is not the set
     assert named_split("tfds:cxr_nih:1.0.0") == ("tfds:cxr_nih:1.0.0", None)
     assert named_split("tfds:cxr_nih:1.0.0:test") == ("tfds:cxr_nih:1.0.0", "test")
     assert named_split("tfds:cxr_nih:test") == ("tfds:cxr_nih", "test")
