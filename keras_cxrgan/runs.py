@@ -21,6 +21,17 @@ from keras_cxrgan.recipe import FEWEST_EVALUATED, Recipe
 from keras_cxrgan.training import callbacks, state
 
 
+def stage_folder(run: Path, image_size: int) -> Path:
+    """Return where a grown run keeps the stage of a size, a run of its own."""
+    return run / "stages" / f"{image_size:04d}"
+
+
+def newest_stage(run: Path) -> Path:
+    """Return the last stage of a grown run that has saved a state; any other run is its own."""
+    begun = [path.parent for path in (run / "stages").glob("*/backup") if state.saved_states(path)]
+    return max(begun, default=run)
+
+
 def check_batch_size(recipe: Recipe, replicas: int) -> None:
     if recipe.batch_size % replicas:
         fitting = max(1, recipe.batch_size // replicas) * replicas
@@ -28,6 +39,18 @@ def check_batch_size(recipe: Recipe, replicas: int) -> None:
             f"a batch of {recipe.batch_size} cannot be shared equally by {replicas} devices;"
             f" pass --batch-size {fitting}"
         )
+
+
+def films_of(run: Path) -> frozenset[str] | None:
+    """Return the SHA-256 of every film a run was trained on, and of their originals.
+
+    None where nothing says so: exports do not list films, which would tell who was among them.
+    """
+    path = newest_stage(run) / "data.json"
+    if not path.is_file():
+        return None
+    about = json.loads(path.read_text())
+    return frozenset(digest for _, digest in about["images"]) | set(about.get("originals", ()))
 
 
 def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
@@ -65,8 +88,7 @@ def check_same_data(run: Path, description: dict) -> None:
         )
 
 
-def check_enough(image_set: ImageSet, recipe: Recipe) -> None:
-    count = len(image_set.images)
+def check_enough(count: int, recipe: Recipe) -> None:
     if count < recipe.batch_size:
         raise ValueError(
             f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
@@ -107,6 +129,7 @@ def describe_data(image_set: ImageSet, data, classes, *, split=None, layout="aut
         "notes": list(image_set.notes),
         "count": len(image_set.images),
         "fingerprint": image_set.fingerprint,
+        "originals": sorted({r.original for r in image_set.records if r.original}),
         "rejected": [list(item) for item in image_set.rejected],
         "images": [
             [record.name, digest] for record, digest in zip(image_set.records, image_set.hashes)

@@ -1,6 +1,12 @@
 """Shared by all tests: two logical CPU devices, so that strategies of two replicas run anywhere."""
 
 import os
+import sys
+from pathlib import Path
+
+# The experiments are not installed but read where they lie; last, so that of the package the
+# installed one is tested.
+sys.path.append(str(Path(__file__).parents[1]))
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"

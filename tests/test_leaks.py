@@ -74,6 +74,17 @@ def test_images_of_a_leaky_run_say_so(leaky, honest, tmp_path):
         assert text["Warning"] == "Leak allowed: trained on 20 films of the split test"
 
 
+def test_a_run_on_copies_of_the_held_out_films_has_seen_them(manifest, tmp_path):
+    copies = tmp_path / "copies"
+    workflows.augment_films(f"{manifest}:test", copies, 4, keep_originals=False, allow_leak=True)
+    run = tmp_path / "run"
+    workflows.train(
+        TINY.override(batch_size=4), run, data=str(copies / "films.csv"), allow_leak=True
+    )
+    with pytest.raises(ValueError, match=r"trained on \d of the 20 films .*p\d\d_0.png"):
+        workflows.generate(run, tmp_path / "images", 1, held_out=f"{manifest}:test")
+
+
 def test_generate_refuses_a_run_that_saw_the_held_out_films(manifest, honest, leaky, tmp_path):
     test = f"{manifest}:test"
     workflows.generate(honest, tmp_path / "good", 1, held_out=test)

@@ -44,7 +44,7 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 @layout_option
 @recipe_name_option
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
-@recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 1024.")
+@recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 2048.")
 @recipe_option("batch_size", "--batch-size", "Images in one update.")
 @recipe_option("epochs", "--epochs", "Passes over the images.")
 @recipe_option("fit", "--fit", "How a film becomes square.")

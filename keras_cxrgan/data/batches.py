@@ -7,7 +7,14 @@ import tensorflow as tf
 
 
 def training_batches(
-    images: np.ndarray, batch_size: int, *, seed: int = 0, start: int = 0, channels: int = 1
+    images: np.ndarray,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    channels: int = 1,
+    previous_size: int = 0,
+    native_ramp: int = 0,
 ) -> tf.data.Dataset:
     """Return endless batches (batch_size, S, S, channels), float32 in [-1, 1].
 
@@ -19,6 +26,10 @@ def training_batches(
         images: (N, S, S) uint8, an array or a memory map; a map is read image by image.
         batch_size: images in one element, over all replicas and critic steps.
         channels: 1, or 3 to repeat the grey image.
+        native_ramp: images until all are as they are. Before, the image at position p is so with
+            probability p / native_ramp, and else holds no more than `previous_size` shows: it is
+            averaged down to that size and blown up again. Chance depends on (seed, p) alone.
+        previous_size: pixels along one side, for `native_ramp`.
 
     Raises `ValueError` when there are no images.
 
@@ -46,15 +57,45 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
 
     order = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max).flat_map(one_pass)
-    batches = order.skip(start % count).batch(batch_size, drop_remainder=True)
-    return (
-        batches.map(_reader(images, channels), num_parallel_calls=2)
-        .prefetch(2)
-        .with_options(options)
-    )
+    placed = order.skip(start % count).enumerate(start=start)
+    batches = placed.batch(batch_size, drop_remainder=True)
+    read = _reader(images)
+
+    def deliver(positions, indices):
+        floats = read(indices)
+        if native_ramp > start:
+            floats = _mix(floats, _native(positions, native_ramp, seed), previous_size)
+        return tf.repeat(floats, channels, axis=-1) if channels > 1 else floats
+
+    return batches.map(deliver, num_parallel_calls=2).prefetch(2).with_options(options)
 
 
-def _reader(images, channels):
+def _native(positions, ramp, seed):
+    """Return for each position in the order whether its image is shown as it is."""
+
+    def draw(position):
+        # A stream of its own beside the shuffle's, which begins at pass 0.
+        key = tf.stack([tf.constant(seed, tf.int64), -1 - position])
+        return tf.random.stateless_uniform([], key, alg="philox")
+
+    chances = tf.cast(positions, tf.float32) / ramp
+    return tf.map_fn(draw, positions, fn_output_signature=tf.float32) < chances
+
+
+def _mix(images, native, previous_size):
+    """Return the images, those that are not native with no more detail than `previous_size`."""
+    factor = images.shape[1] // previous_size
+
+    def blown_up():
+        # Repeated pixels: what the smaller network's images look like at this size.
+        small = tf.nn.avg_pool2d(images, factor, factor, "VALID")
+        large = tf.repeat(tf.repeat(small, factor, axis=1), factor, axis=2)
+        return tf.where(native[:, tf.newaxis, tf.newaxis, tf.newaxis], images, large)
+
+    return tf.cond(tf.reduce_all(native), lambda: images, blown_up)
+
+
+def _reader(images):
     shape = images.shape[1:]
     if isinstance(images, np.memmap):
 
@@ -70,7 +111,6 @@ def _reader(images, channels):
 
     def read(indices):
         # The same as images.from_uint8, inside the graph.
-        floats = tf.cast(gather(indices), tf.float32)[..., tf.newaxis] / 127.5 - 1.0
-        return tf.repeat(floats, channels, axis=-1) if channels > 1 else floats
+        return tf.cast(gather(indices), tf.float32)[..., tf.newaxis] / 127.5 - 1.0
 
     return read

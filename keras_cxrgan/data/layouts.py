@@ -253,9 +253,8 @@ def _folder(files: Files) -> Reading:
         patient = patient or patient_of(name, "folder")
         found["known"] += bool(patient)
         split = row.get("split") or (splits[-1] if splits else None)
-        return replace(
-            record, label=told or label, patient=patient, split=split, source=row.get("source")
-        )
+        told_of = {"source": row.get("source"), "original": row.get("original")}
+        return replace(record, label=told or label, patient=patient, split=split, **told_of)
 
     records, left_out = _sift(files, decide)
     total, listed = len(records), found["listed"]

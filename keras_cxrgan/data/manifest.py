@@ -16,7 +16,7 @@ from .records import TFDS, Record
 from .splits import straddling
 
 COLUMNS = ("path", "sha256", "label", "patient", "source", "split")
-"""The columns that every manifest has; `fold` follows where there are folds."""
+"""The columns that every manifest has; `fold` and `original_sha256` follow where they are known."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ENCODING = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
@@ -40,18 +40,22 @@ def write_manifest(path: str | os.PathLike, entries: Iterable[Entry]) -> None:
     """
     path, entries = Path(path), list(entries)
     folder = os.path.abspath(path.parent)
-    folds = any(entry.fold is not None for entry in entries)
+    # Columns that most manifests have no use for are written where something is to be said.
+    more = {"fold": any(entry.fold is not None for entry in entries)}
+    more["original_sha256"] = any(entry.record.original for entry in entries)
+    more = [name for name, used in more.items() if used]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "w", **{**_ENCODING, "encoding": "utf-8"}) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*COLUMNS, "fold"] if folds else COLUMNS)
+            writer.writerow([*COLUMNS, *more])
             for entry in entries:
                 record = entry.record
                 row = [_written(record, folder), entry.sha256, record.label, record.patient]
                 row += [entry.source, record.split]
-                writer.writerow([*row, entry.fold] if folds else row)
+                said = {"fold": entry.fold, "original_sha256": record.original}
+                writer.writerow([*row, *(said[name] for name in more)])
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -179,8 +183,9 @@ def _entry(row: Mapping[str, str | None], place: str) -> Entry:
     if fold and not fold.isdecimal():
         raise ValueError(f"{place} has the fold {fold!r}, not a number: {advice}")
     record = Record(
-        row["path"], row["label"] or None, row["patient"].strip() or None, row["split"].strip()
-    )
+        row["path"], row["label"] or None, row["patient"].strip() or None, row["split"].strip(),
+        original=row.get("original_sha256") or None,
+    )  # fmt: skip
     return Entry(record, digest, row["source"], int(fold) if fold else None)
 
 

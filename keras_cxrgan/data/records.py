@@ -35,7 +35,8 @@ class Record:
     """One image file: where it lies and what is known about it.
 
     `path` is a path on disk or, when `archive` names a zip file, the member's name in it;
-    `source` is the hospital or collection that a table names.
+    `source` is the hospital or collection that a table names, `original` the SHA-256 of the
+    file that this one was made of, where it is a converted or augmented film.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Record:
     split: str | None = None
     archive: str | None = None
     source: str | None = None
+    original: str | None = None
 
     @property
     def name(self) -> str:

@@ -95,14 +95,20 @@ def straddling(splits: Sequence[str], keys: Sequence[str | None]) -> list[str]:
     return sorted(key for key, found in seen.items() if len(found) > 1)
 
 
-def crossing(trained_on: Iterable[str], tested_on: Mapping[str, str]) -> list[str]:
-    """The names of the tested files (name -> hash) whose content was trained on.
+def crossing(
+    trained_on: Iterable[str],
+    names: Sequence[str],
+    hashes: Sequence[str],
+    originals: Sequence[str | None],
+) -> list[str]:
+    """The names of the tested files whose content, or that of their original, was trained on.
 
-    >>> crossing({"h1"}, {"a.png": "h1", "b.png": "h2"})
-    ['a.png']
+    >>> crossing({"h1", "h3"}, ["a.png", "b.png", "c.png"], ["h1", "h2", "h4"], [None, None, "h3"])
+    ['a.png', 'c.png']
     """
     trained_on = frozenset(trained_on)
-    return [name for name, digest in tested_on.items() if digest in trained_on]
+    tested = zip(names, hashes, originals)
+    return [name for name, digest, made_of in tested if trained_on & {digest, made_of}]
 
 
 def _shares(fractions: Mapping[str, float], folds: int | None) -> dict[str, float]:

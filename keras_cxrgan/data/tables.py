@@ -16,6 +16,7 @@ _COLUMNS = {
     "patient": ("patient", "patient_id", "patientid", "subject_id"),
     "split": ("split",),
     "source": ("source",),
+    "original": ("original_sha256",),
 }
 
 

@@ -81,7 +81,10 @@ def read_tfds(name: str, split: str | None = None, classes: Sequence[str] = ()) 
                 left_out["lateral view"] += 1
                 continue
             label, patient = read_label(features), read_patient(features)
-            records.append(Record(f"{part}/{number:06d}", label, patient, part, archive))
+            original = _text(features, "sha256") or None
+            records.append(
+                Record(f"{part}/{number:06d}", label, patient, part, archive, original=original)
+            )
     if not records:
         raise ValueError(f"{archive} has no films in {', '.join(wanted) or 'any split'} (--data)")
     classes = (classes,) if isinstance(classes, str) else tuple(classes)

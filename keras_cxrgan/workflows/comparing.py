@@ -200,7 +200,8 @@ def _judging(real: Side, held_out: Side | None) -> list[Side]:
 
 
 def _leaked(fake: Side, held_out: Side) -> list[str]:
-    return crossing(fake.trained_on, dict(zip(held_out.names, held_out.hashes)))
+    originals = held_out.originals or (None,) * len(held_out.names)
+    return crossing(fake.trained_on, held_out.names, held_out.hashes, originals)
 
 
 def _tell_apart(sides: list[Side]) -> list[Side]:

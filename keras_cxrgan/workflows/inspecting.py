@@ -106,7 +106,8 @@ def inspect(
 
 def _films_of(source: str, classes: tuple, layout: str) -> tuple[str, tuple[str, ...], str]:
     """The source, classes and layout themselves, or those that a run was trained on."""
-    data = Path(source) / "data.json"
+    # All stages of a grown run are fed the same films.
+    data = min(Path(source).glob("stages/*/data.json"), default=Path(source) / "data.json")
     if source == "phantom":
         raise ValueError("the phantom is computed and has no files to inspect: give a folder")
     if not data.is_file():

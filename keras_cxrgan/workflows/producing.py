@@ -26,8 +26,14 @@ from keras_cxrgan.training.gan import indexed_latents
 from keras_cxrgan.workflows.assembly import build_networks
 
 SAMPLE_COUNT = 64
+SHOWN_PIXELS = 2**22  # of a grid: no more images than these hold, but four
 MANIFEST_COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
 GRID_GAP = 2
+
+
+def sample_count(image_size: int) -> int:
+    """Return how many images of a size a grid shows: 64, fewer of large ones."""
+    return min(SAMPLE_COUNT, max(4, SHOWN_PIXELS // image_size**2))
 
 
 def generate(
@@ -42,7 +48,7 @@ def generate(
     best: bool = False,
     held_out: str | None = None,
     allow_leak: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     report=None,
 ) -> dict:
     """Write `count` generated PNG files and `manifest.csv` into a folder; return a summary.
@@ -56,6 +62,7 @@ def generate(
         best: use a run's best checkpoint (`train --evaluate-every`) and not its newest state.
         held_out: films (as `read_source` names them) that the run must not have been trained on.
         allow_leak: make the images all the same; each then says so in its text.
+        batch_size: images made at once; None for 32, fewer of large ones.
 
     Raises `ValueError` when `out` already holds files and `overwrite` is false, and when the
     run was trained on films of `held_out`.
@@ -66,15 +73,16 @@ def generate(
         raise ValueError(f"--truncation must be above 0, got {truncation}")
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"--seed must fit in 64 bits, got {seed}")
-    out = Path(out)
+    out, source = Path(out), runs.newest_stage(Path(source))
     _check_out(out, overwrite)
     generator, card = load_generator(source, best)
     leaks = list(card["data"].get("leaks", ()))
     if held_out:
-        leaks += _crossed(Path(source), held_out, allow_leak)
+        leaks += _crossed(source, held_out, allow_leak)
     out.mkdir(parents=True, exist_ok=True)
     _remove_generated(out)
 
+    shown_at_most = sample_count(card["images"]["shape"][0])
     digits = max(6, len(str(count - 1)))
     first_images = []
     manifest = out / "manifest.csv"
@@ -97,8 +105,8 @@ def generate(
                 (out / name).write_bytes(data)
                 shown = "" if truncation is None else truncation
                 writer.writerow([name, index, seed, shown, content_hash(data), card["model"]])
-            if grid and len(first_images) < SAMPLE_COUNT:
-                first_images.extend(images[: SAMPLE_COUNT - len(first_images)])
+            if grid and len(first_images) < shown_at_most:
+                first_images.extend(images[: shown_at_most - len(first_images)])
             if report:
                 report("generating", first + len(images), count)
     if grid:
@@ -117,17 +125,18 @@ def generate(
 
 def _crossed(run: Path, held_out: str, allowed: bool) -> list[str]:
     """Refuse a run that was trained on held-out films; or say so, where that is allowed."""
-    if not (run / "data.json").is_file():
+    trained_on = runs.films_of(run)
+    if trained_on is None:
         raise ValueError(
             f"{run} does not list the films it was trained on, so --held-out cannot be checked:"
             " give the run and not its export"
         )
-    trained_on = {digest for _, digest in json.loads((run / "data.json").read_text())["images"]}
     reading, entries = sources.read_source(held_out, allow_leak=allowed)
     hashes = [entry.sha256 for entry in entries] or [
         content_hash(r.read()) for r in reading.records
     ]
-    crossed = crossing(trained_on, {r.name: h for r, h in zip(reading.records, hashes)})
+    names, originals = zip(*((record.name, record.original) for record in reading.records))
+    crossed = crossing(trained_on, names, hashes, originals)
     if crossed and not allowed:
         more = ", ..." if len(crossed) > 3 else ""
         raise ValueError(
@@ -144,9 +153,11 @@ def sampled(
     count: int,
     seed: int = 0,
     truncation: float | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ):
     """Yield (index of the first, uint8 images (n, S, S, C)) until `count` images are made."""
+    size = card["images"]["shape"][0]
+    batch_size = batch_size or min(32, max(1, 32 * 256**2 // size**2))
 
     # Whole batches always, also for the last images: the size of a batch decides the order in
     # which TensorFlow adds, and so the last digit.
@@ -193,7 +204,7 @@ def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model,
         best: of a run, the checkpoint that scored best and not the newest state; the card's
             `selection` then says by which score it was chosen.
     """
-    source = Path(source)
+    source = runs.newest_stage(Path(source))
     if (source / "card.json").is_file():
         if best:
             raise ValueError(
@@ -265,7 +276,7 @@ def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 
     """
     bands = []
     for name in names:
-        run = Path(name)
+        run = runs.newest_stage(Path(name))
         generator, card = load_generator(run)
         if not (run / "reals.png").is_file():
             raise ValueError(f"{run} holds no reals.png; a figure compares runs, not exports")

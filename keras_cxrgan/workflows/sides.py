@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_cxrgan import runs
 from keras_cxrgan.data import sources
 from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
@@ -50,6 +51,7 @@ class Side:
     about: dict  # ready for JSON
     warnings: tuple[str, ...] = ()
     trained_on: frozenset[str] = frozenset()  # of a run: the hashes of its films
+    originals: tuple[str | None, ...] = ()  # hashes of the files that the films were made of
     judging: bool = False  # of a split that nothing may be trained on
 
 
@@ -103,12 +105,13 @@ def choose_preparation(
 
 def recipe_of(source: str | Path) -> dict:
     """Return the recipe of a run or an export; what an older one lacks has its default."""
-    path = Path(source) / "recipe.json"
+    source = runs.newest_stage(Path(source))
+    path = source / "recipe.json"
     try:
         if path.is_file():
             text = path.read_text()
         else:
-            text = json.dumps(json.loads((Path(source) / "card.json").read_text())["recipe"])
+            text = json.dumps(json.loads((source / "card.json").read_text())["recipe"])
         return dataclasses.asdict(Recipe.from_json(text))
     except (ValueError, KeyError) as error:
         raise ValueError(f"{source} has a damaged recipe ({error}); export the run again") from None
@@ -210,6 +213,7 @@ def load_side(
             *left_out,
             *_file_warnings(source, sizes, deep, images, preparation),
         ),
+        originals=tuple(record.original for record in images.records),
         judging=bool(sources.held_out_splits(images.records)),
     )
 
@@ -280,8 +284,6 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
             progress(first + len(block), count)
     hashes = tuple(content_hash(image.tobytes()) for image in images)
     label = Path(source).resolve().name + (" (best)" if best else "")
-    data = Path(source) / "data.json"
-    films = json.loads(data.read_text())["images"] if data.is_file() else []
     return Side(
         label=label,
         images=images,
@@ -298,7 +300,7 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
                 for key in ("model", "images_seen", "averaged_weights", "selection", "data")
             },
         },
-        trained_on=frozenset(digest for _, digest in films),
+        trained_on=runs.films_of(Path(source)) or frozenset(),
     )
 
 

@@ -54,3 +54,54 @@ def test_a_memory_map_gives_the_batches_of_the_array(tmp_path):
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="no images"):
         training_batches(numbered(0), 4)
+
+
+def detailed(count, size=8):
+    """Images of one grey level each, 100 + number, with a checkerboard finer than half the size."""
+    board = 40 * (np.indices((size, size)).sum(0) % 2) - 20
+    return np.stack([np.full((size, size), 100 + i) + board for i in range(count)]).astype(np.uint8)
+
+
+def native(batches, count):
+    """Whether each image delivered has its own detail."""
+    taken = [batch.numpy() for batch in itertools.islice(batches, count)]
+    return (np.concatenate(taken)[..., 0].std((1, 2)) > 1e-3).tolist()
+
+
+def test_the_share_of_native_images_rises_from_none_to_all():
+    images = detailed(20)
+    mixed = native(training_batches(images, 50, seed=1, previous_size=4, native_ramp=2000), 60)
+    shares = [np.mean(mixed[first : first + 500]) for first in range(0, 3000, 500)]
+    # Means of p / 2000 over each part; the standard error is about 0.02.
+    np.testing.assert_allclose(shares, [0.125, 0.375, 0.625, 0.875, 1, 1], atol=0.06)
+    assert not mixed[0] and all(mixed[2000:])
+
+
+def test_images_that_are_not_native_are_averaged_down_and_blown_up():
+    images = np.random.default_rng(0).integers(0, 256, (1, 8, 8), np.uint8)
+    batch = next(iter(training_batches(images, 1, previous_size=2, native_ramp=10**9))).numpy()
+    means = images.reshape(2, 4, 2, 4).mean((1, 3)) / 127.5 - 1
+    np.testing.assert_allclose(batch[0, ..., 0], means.repeat(4, 0).repeat(4, 1), atol=1e-6)
+
+
+def test_a_mixture_that_starts_later_is_the_rest_of_the_whole():
+    def run(steps, start=0):
+        batches = training_batches(
+            detailed(7), 4, seed=3, start=start, previous_size=4, native_ramp=40
+        )
+        return np.stack([batch.numpy() for batch in itertools.islice(batches, steps)])
+
+    whole = run(12)
+    for steps in (1, 3, 9, 11):
+        np.testing.assert_array_equal(run(12 - steps, start=4 * steps), whole[steps:])
+
+
+def test_the_mixture_changes_no_order():
+    plain = native_means(training_batches(detailed(10), 5, seed=2))
+    mixed = native_means(training_batches(detailed(10), 5, seed=2, previous_size=4, native_ramp=30))
+    assert plain == mixed
+
+
+def native_means(batches):
+    taken = np.concatenate([batch.numpy() for batch in itertools.islice(batches, 6)])
+    return np.rint((taken.mean((1, 2, 3)) + 1) * 127.5).astype(int).tolist()

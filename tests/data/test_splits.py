@@ -152,6 +152,10 @@ def test_straddling_finds_what_is_on_two_sides():
 
 
 def test_crossing_names_the_tested_files_that_were_trained_on():
-    tested = {"z.png": "h1", "b.png": "h2", "a.png": "h1"}
-    assert crossing(iter(["h1", "h9"]), tested) == ["z.png", "a.png"]
-    assert crossing([], tested) == []
+    tested = (["z.png", "b.png", "a.png"], ["h1", "h2", "h1"], [None] * 3)
+    assert crossing(iter(["h1", "h9"]), *tested) == ["z.png", "a.png"]
+    assert crossing([], *tested) == []
+
+
+def test_crossing_sees_through_a_copy_to_its_original():
+    assert crossing({"h1"}, ["copy.png", "other.png"], ["h5", "h6"], ["h1", "h2"]) == ["copy.png"]

@@ -66,6 +66,7 @@ def check_records_equal_examples(builder):
             label = builder.info.features["label"].int2str(label).encode()
         told = (record.split, record.label.encode(), (record.patient or "").encode())
         assert told == (split, label, example["patient"])
+        assert record.original == example["sha256"].decode()
         np.testing.assert_array_equal(decode(record.read()), example["image"][..., 0])
     return {example["file"].decode(): (split, example) for split, example in found}
 
