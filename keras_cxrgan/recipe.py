@@ -18,6 +18,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_cxrgan.fields import SPELLED, has_type, parse
+from keras_cxrgan.stages import by_stage, wrong_growth
+
 CHOICES = {
     "fit": ("crop", "pad", "stretch"),
     "latent_distribution": ("normal", "uniform"),
@@ -46,12 +49,17 @@ POSITIVE = (
     "discriminator_learning_rate",
     "adam_epsilon",
     "batch_size",
+    "accumulation",
     "epochs",
 )
 NOT_NEGATIVE = (
     "clahe_clip_limit",
     "clahe_size",
     "penalty_weight",
+    "grown_from",
+    "previous_size",
+    "fade_in",
+    "native_ramp",
     "ema_half_life",
     "sample_interval",
     "evaluate_interval",
@@ -67,6 +75,7 @@ WATCHING = (
     "evaluate_features",
     "evaluate_metric",
 )
+LARGEST = 2048  # pixels
 FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
 
 
@@ -81,7 +90,7 @@ class Recipe:
     summary: str = "a narrow one-channel DCGAN with an averaged generator, for a first look"
 
     # Images
-    image_size: int = 64  # pixels along one side; a power of two from 32 to 1024
+    image_size: int = 64  # pixels along one side; a power of two from 32 to 2048
     channels: int = 1  # 1 = grey; 3 = the grey image three times, where a paper says so
     fit: str = "crop"  # how a film becomes square: crop its centre, pad with black, or stretch
     window: tuple[float, ...] = ()  # 16-bit PNG: levels shown black, white; () = each by percentile
@@ -107,6 +116,23 @@ class Recipe:
     discriminator_dropout: tuple[float, ...] = ()  # one rate for each block; () = no dropout
     convention: str = "pytorch"  # initial weights, biases and BN constants: see models/dcgan.py
 
+    # Growth (models/incremental.py, workflows/growing.py)
+    grown_from: int = (
+        0  # size whose networks these contain, blocks appended beyond it; 0 = no growth
+    )
+    growth_width: tuple[int, ...] = (8,)  # feature maps of each appended block; one number for all
+    previous_size: int = 0  # size they grew from to image_size; 0 = half of it
+    fade_in: int = 0  # images of a stage over which its new blocks come in; 0 = at once
+    native_ramp: int = (
+        0  # images of a stage until none is blown up from the size before; 0 = none is
+    )
+    stages: tuple[int, ...] = ()  # sizes to train one after another, the last is image_size
+    stage_batch_sizes: tuple[int, ...] = ()  # one for each stage; () = batch_size in all
+    stage_accumulations: tuple[int, ...] = ()
+    stage_learning_rates: tuple[float, ...] = ()  # of both networks
+    stage_epochs: tuple[int, ...] = ()
+    stage_precisions: tuple[str, ...] = ()
+
     # Objective (training/losses.py)
     loss: str = "non_saturating"
     label_smoothing: float = 0.0  # one-sided: real images are labelled 1 minus this
@@ -121,6 +147,7 @@ class Recipe:
     beta_2: float = 0.999
     adam_epsilon: float = 1e-8
     batch_size: int = 32  # images in one update, over all replicas
+    accumulation: int = 1  # parts in which a batch passes through memory, gradients averaged
     epochs: int = 100  # passes over the training images
     ema_half_life: int = (
         2000  # images after which a weight counts half in the average; 0 = no average
@@ -140,8 +167,8 @@ class Recipe:
         wrong = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not _has_type(value, field.type):
-                wrong.append(f"{field.name} must be {_spell(field.type)}, got {value!r}")
+            if not has_type(value, field.type):
+                wrong.append(f"{field.name} must be {SPELLED[field.type]}, got {value!r}")
         if wrong:
             raise ValueError("\n".join(wrong))
         for name, choices in CHOICES.items():
@@ -165,19 +192,22 @@ class Recipe:
                 f"evaluate_count must be 0 or at least {FEWEST_EVALUATED},"
                 f" got {self.evaluate_count}"
             )
-        wrong += self._check_sizes() + self._check_objective()
+        wrong += self._check_sizes() or wrong_growth(self)
+        wrong += self._check_objective()
         if wrong:
             raise ValueError("\n".join(wrong))
+        for stage in by_stage(self):
+            stage.check()
         return self
 
     def _check_sizes(self) -> list[str]:
         wrong = []
         size, base = self.image_size, self.base_size
-        if size & (size - 1) or not 32 <= size <= 1024:
-            lower = 2 ** int(math.log2(min(max(size, 32), 1024)))
-            near = lower if lower == 1024 or size - lower < 2 * lower - size else 2 * lower
+        if size & (size - 1) or not 32 <= size <= LARGEST:
+            lower = 2 ** int(math.log2(min(max(size, 32), LARGEST)))
+            near = lower if lower == LARGEST or size - lower < 2 * lower - size else 2 * lower
             wrong.append(
-                f"image_size must be a power of two from 32 to 1024, got {size};"
+                f"image_size must be a power of two from 32 to {LARGEST}, got {size};"
                 f" the nearest is --image-size {near}"
             )
         elif base & (base - 1) or not 2 <= base <= size // 4:
@@ -225,6 +255,12 @@ class Recipe:
                 "penalty gradient_penalty needs a gradient for each image, and batch normalization"
                 " mixes the images of a batch; set discriminator_normalization=instance"
             )
+        if self.accumulation > 0 and self.batch_size % self.accumulation:
+            wrong.append(
+                f"accumulation must divide batch_size = {self.batch_size}, got {self.accumulation}"
+            )
+        if self.accumulation > 1 and self.precision == "mixed_float16":
+            wrong.append("accumulation cannot be used with mixed_float16; use mixed_bfloat16")
         if self.label_smoothing and self.loss != "non_saturating" and self.loss != "minimax":
             wrong.append(
                 "label_smoothing applies to the cross-entropy losses non_saturating and minimax,"
@@ -247,7 +283,7 @@ class Recipe:
                     f"the recipe has no field {name!r}{hint}"
                     " (cxrgan recipes default lists all fields)"
                 )
-            parsed[name] = _parse(name, value, known[name].type)
+            parsed[name] = parse(name, value, known[name].type)
         return dataclasses.replace(self, **parsed).check()
 
     def difference(self, other: Recipe) -> dict[str, tuple]:
@@ -297,50 +333,6 @@ class Recipe:
         )
 
 
-def _has_type(value, annotation: str) -> bool:
-    if annotation == "tuple[float, ...]":
-        return isinstance(value, tuple) and all(_has_type(item, "float") for item in value)
-    if annotation == "bool" or isinstance(value, bool):
-        return annotation == "bool" and isinstance(value, bool)
-    if annotation == "float":
-        return isinstance(value, (int, float)) and math.isfinite(value)
-    return isinstance(value, {"int": int, "str": str}[annotation])
-
-
-def _spell(annotation: str) -> str:
-    return {
-        "int": "a whole number",
-        "float": "a number",
-        "bool": "true or false",
-        "str": "a word",
-        "tuple[float, ...]": "numbers separated by commas",
-    }[annotation]
-
-
-def _parse(name: str, value, annotation: str):
-    """Turn command-line text or a JSON value into the field's type."""
-    if annotation == "tuple[float, ...]":
-        items = [item for item in value.split(",") if item] if isinstance(value, str) else value
-        if isinstance(items, (list, tuple)):
-            return tuple(_parse(name, item, "float") for item in items)
-    elif isinstance(value, str) and annotation != "str":
-        try:
-            if annotation == "bool":
-                return {"true": True, "yes": True, "false": False, "no": False}[value.lower()]
-            number = float(value) if annotation == "float" else int(value)
-            if math.isfinite(number):
-                return number
-        except (KeyError, ValueError):
-            pass
-    elif annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not _has_type(value, annotation):
-        raise ValueError(f"{name} must be {_spell(annotation)}, got {value!r}")
-    return value
-
-
-# The DCGAN tutorial's pair, which three of the papers use: transposed convolutions from 4x4,
-# 512-256-128-64 maps, BN everywhere but at the ends, N(0, 0.02) weights.
 _TUTORIAL = Recipe(
     name="tutorial",
     summary="the DCGAN tutorial's networks and settings at 64x64x3, nothing else",
@@ -404,13 +396,18 @@ RECIPES: dict[str, Recipe] = {
             beta_2=0.9,
             epochs=700,
         ),
-        # The incremental DCGAN (64 to 2048): its first stage. The growth is an experiment.
+        # The incremental DCGAN, 64 to 2048. Its ramp of native images ("replacing a few") is open
+        # in the paper: here five passes over its 138 normal films.
         dataclasses.replace(
             _TUTORIAL,
-            name="incremental_stage64",
-            summary="Incremental DCGAN: its 64x64x1 first stage, 8 maps wide",
+            name="incremental",
+            summary="Incremental DCGAN: 64x64x1, 8 maps wide, grown in five doublings to 2048x2048",
+            image_size=2048,
             channels=1,
             width=8,
+            grown_from=64,
+            native_ramp=690,
+            stages=(64, 128, 256, 512, 1024, 2048),
             generator_learning_rate=0.0001,
             discriminator_learning_rate=0.0001,
             batch_size=8,

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.stages import by_stage
 
 
 def test_every_recipe_passes_its_own_check():
@@ -39,7 +40,17 @@ def test_every_recipe_passes_its_own_check():
                 "discriminator_normalization": "instance",
             },
         ),
-        ("incremental_stage64", {"width": 8, "batch_size": 8, "generator_learning_rate": 0.0001}),
+        (
+            "incremental",
+            {
+                "width": 8,
+                "growth_width": (8,),
+                "batch_size": 8,
+                "generator_learning_rate": 0.0001,
+                "image_size": 2048,
+                "grown_from": 64,
+            },
+        ),
         ("noori2024", {"beta_1": 0.55, "batch_size": 50, "epochs": 500, "channels": 1}),
         (
             "davoodi2021",
@@ -92,7 +103,7 @@ def test_wrong_values_are_named(field, value, message):
         Recipe().override(**{field: value})
 
 
-@pytest.mark.parametrize(("size", "nearest"), [(100, 128), (31, 32), (90, 64), (2048, 1024)])
+@pytest.mark.parametrize(("size", "nearest"), [(100, 128), (31, 32), (90, 64), (4096, 2048)])
 def test_image_size_that_is_no_power_of_two_names_the_nearest(size, nearest):
     with pytest.raises(ValueError, match=rf"got {size}; the nearest is --image-size {nearest}$"):
         Recipe().override(image_size=size)
@@ -151,3 +162,61 @@ def test_how_a_run_is_watched_is_no_difference():
         evaluate_features="imagenet", evaluate_metric="recall",
     )  # fmt: skip
     assert watched.difference(Recipe()) == {}
+
+
+GROWN = Recipe().override(image_size=256, grown_from=64, stages=(64, 256), epochs=7)
+
+
+def test_each_stage_is_a_recipe_of_one_size():
+    recipe = GROWN.override(
+        fade_in=50, native_ramp=30, stage_batch_sizes="16,4", stage_precisions="float32,mixed_bfloat16",
+        stage_learning_rates="0.1,0.2", stage_accumulations="1,2",
+    )  # fmt: skip
+    first, second = by_stage(recipe)
+    assert (first.image_size, first.previous_size, first.fade_in, first.native_ramp) == (
+        64,
+        0,
+        0,
+        0,
+    )
+    assert (second.image_size, second.previous_size) == (256, 64)
+    assert (second.fade_in, second.native_ramp) == (50, 30)
+    assert (first.batch_size, second.batch_size) == (16, 4)
+    assert (first.accumulation, second.accumulation) == (1, 2)
+    assert (first.precision, second.precision) == ("float32", "mixed_bfloat16")
+    for stage, rate in ((first, 0.1), (second, 0.2)):
+        assert stage.generator_learning_rate == stage.discriminator_learning_rate == rate
+        assert stage.epochs == 7
+        assert stage.stages == stage.stage_batch_sizes == () and by_stage(stage) == []
+        assert Recipe.from_json(stage.to_json()) == stage
+
+
+def test_the_papers_list_without_256_is_possible():
+    recipe = RECIPES["incremental"].override(stages="64,128,512,1024,2048")
+    assert [stage.previous_size for stage in by_stage(recipe)] == [0, 64, 128, 512, 1024]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stages": (64, 128)}, "stages must rise from grown_from = 64 to image_size = 256"),
+        ({"stages": (64, 96, 256)}, "such as --set stages=64,128,256; got 64,96,256"),
+        ({"stages": (256, 64)}, "stages must rise"),
+        ({"grown_from": 0}, "stages is of networks that grow: set grown_from=64 too"),
+        ({"grown_from": 96}, "grown_from must be a power of two from 16"),
+        ({"grown_from": 512}, r"to 256 \(image_size\), got 512"),
+        ({"previous_size": 256}, "previous_size must be a power of two .* got 256"),
+        ({"growth_width": (8, 4, 0)}, "growth_width needs one number above 0"),
+        ({"growth_width": ()}, "one for each of the 2 blocks from 64 to 256"),
+        ({"stage_epochs": (3,)}, "stage_epochs needs one value for each of the 2 stages, got 1"),
+        ({"stage_epochs": (3, 0)}, "epochs must be above 0, got 0"),
+        ({"stage_epochs": "3,x"}, "stage_epochs must be a whole number"),
+        ({"stage_precisions": "float32,half"}, "precision must be one of .* got 'half'"),
+        ({"stage_accumulations": (1, 5)}, "accumulation must divide batch_size = 32, got 5"),
+        ({"accumulation": 0}, "accumulation must be above 0"),
+        ({"accumulation": 2, "precision": "mixed_float16"}, "cannot be used with mixed_float16"),
+    ],
+)  # fmt: skip
+def test_growth_that_cannot_be_is_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        GROWN.override(**fields)

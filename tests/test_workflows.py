@@ -588,7 +588,8 @@ def test_two_replicas_end_where_one_does(finished, folder, tmp_path, monkeypatch
 def test_every_recipe_trains_with_finite_losses(name, films):
     recipe = RECIPES[name]
     dropout = (0.25, 0.0, 0.5) if recipe.discriminator_dropout else ()
-    small = recipe.override(**SMALL, batch_size=4, discriminator_dropout=dropout)
+    growth = {"grown_from": 16, "stages": ()} if recipe.grown_from else {}
+    small = recipe.override(**SMALL, **growth, batch_size=4, discriminator_dropout=dropout)
     gan = workflows.build_gan(small)
     before = [weight.copy() for weight in gan.generator.get_weights()]
     batches = training_batches(films, 4 * small.critic_steps, channels=small.channels)

@@ -4,6 +4,10 @@ Depth is a loop and resolution a number: a network has log2(image_size / base_si
 doubling (generator) or halving (discriminator) the side. All five papers are arguments of these
 two functions; see `RECIPES` in recipe.py.
 
+A pair can be grown: `grown_from` is the size whose networks it contains, and each doubling beyond
+it appends a block at the image's end. Layers are named by the side of their feature map, so that
+what two sizes share has one name (models/incremental.py copies the weights).
+
 Two conventions of initial weights and constants exist in the papers' code, and both matter to
 how a GAN starts:
 
@@ -20,7 +24,7 @@ import math
 import keras
 from keras import layers
 
-from keras_cxrgan.models.layers import UpsampleConv2D
+from keras_cxrgan.models.layers import FadeIn, UpsampleConv2D
 
 
 def build_generator(
@@ -39,6 +43,10 @@ def build_generator(
     normalize_base: bool = True,
     convention: str = "pytorch",
     synchronized: bool = False,
+    grown_from: int = 0,
+    growth_width: tuple[int, ...] = (8,),
+    previous_size: int = 0,
+    fade_in: int = 0,
 ) -> keras.Model:
     """Return a generator: latents (N, latent_dim) -> images (N, S, S, channels) in [-1, 1].
 
@@ -52,44 +60,59 @@ def build_generator(
             weights and the same images, faster. `False` gives the plain Keras layers.
         normalize_base: whether the first map is normalized too, as in the tutorial DCGAN.
         synchronized: batch statistics over all replicas; needed under a tf.distribute strategy.
+        grown_from: size of the network that this one contains; 0 for one that was never grown.
+        growth_width: feature maps of each block appended to it; one number is for all of them.
+        previous_size: size from which it grew to this one, for `fade_in`; 0 for half of it.
+        fade_in: training images over which the blocks appended since `previous_size` come in,
+            the former image, enlarged, going out; 0 for at once, without the former head.
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
         3578624
     """
     sides = _sides(image_size, base_size)
+    maps = _maps(sides, width, max_width, grown_from, growth_width)
     settings = _convention(convention)
+    previous_size = _previous(image_size, grown_from, previous_size) if fade_in else 0
 
     def kernels():  # fresh each time: one initializer object gives all layers the same numbers
         return {"kernel_initializer": settings["kernel"](), "use_bias": settings["bias"]}
 
-    def normalize_and_activate(x, normalized):
-        if normalized:
-            x = _normalization(normalization, settings, synchronized=synchronized)(x)
-        return layers.LeakyReLU(0.2)(x) if activation == "leaky_relu" else layers.ReLU()(x)
-
-    latents = keras.Input((latent_dim,), name="latents")
-    maps = _maps(base_size, image_size, width, max_width)
-    x = layers.Dense(base_size * base_size * maps, name="base", **kernels())(latents)
-    x = layers.Reshape((base_size, base_size, maps))(x)
-    x = normalize_and_activate(x, normalization and normalize_base)
-    for side in sides[1:]:
-        last = side == image_size
-        maps = channels if last else _maps(side, image_size, width, max_width)
-        name = "image_convolution" if last else f"convolution_{side}"
+    def double(x, maps, name):
         if upsampling == "transpose":
-            x = layers.Conv2DTranspose(
+            return layers.Conv2DTranspose(
                 maps, kernel_size, strides=2, padding="same", name=name, **kernels()
             )(x)
-        elif fused:
-            x = UpsampleConv2D(maps, kernel_size, name=name, **kernels())(x)
-        else:
-            x = layers.UpSampling2D(2, interpolation="nearest")(x)
-            x = layers.Conv2D(maps, kernel_size, padding="same", name=name, **kernels())(x)
-        if not last:
-            x = normalize_and_activate(x, normalization)
-    # Images are float32 whatever the precision inside: tanh in bfloat16 has 8 bits at most.
-    images = layers.Activation("tanh", dtype="float32", name="images")(x)
+        if fused:
+            return UpsampleConv2D(maps, kernel_size, name=name, **kernels())(x)
+        x = layers.UpSampling2D(2, interpolation="nearest")(x)
+        return layers.Conv2D(maps, kernel_size, padding="same", name=name, **kernels())(x)
+
+    def normalize_and_activate(x, side, normalized):
+        if normalized:
+            x = _normalization(normalization, settings, side, synchronized=synchronized)(x)
+        return layers.LeakyReLU(0.2)(x) if activation == "leaky_relu" else layers.ReLU()(x)
+
+    def to_image(x, name):
+        # Images are float32 whatever the precision inside: tanh in bfloat16 has 8 bits at most.
+        return layers.Activation("tanh", dtype="float32", name=name)(x)
+
+    latents = keras.Input((latent_dim,), name="latents")
+    x = layers.Dense(base_size * base_size * maps[base_size], name="base", **kernels())(latents)
+    x = layers.Reshape((base_size, base_size, maps[base_size]))(x)
+    x = normalize_and_activate(x, base_size, normalization and normalize_base)
+    former = None
+    for side in sides[1:]:
+        if side == previous_size:
+            former = double(x, channels, "previous_image_convolution")
+            former = to_image(former, "previous_images")
+        if side < image_size:
+            x = double(x, maps[side], f"convolution_{side}")
+            x = normalize_and_activate(x, side, normalization)
+    images = to_image(double(x, channels, "image_convolution"), "images")
+    if former is not None:
+        former = layers.UpSampling2D(image_size // previous_size, dtype="float32")(former)
+        images = FadeIn(fade_in, name="fade_in", dtype="float32")([former, images])
     return keras.Model(latents, images, name="generator")
 
 
@@ -106,6 +129,10 @@ def build_discriminator(
     dropout: tuple[float, ...] = (),
     convention: str = "pytorch",
     synchronized: bool = False,
+    grown_from: int = 0,
+    growth_width: tuple[int, ...] = (8,),
+    previous_size: int = 0,
+    fade_in: int = 0,
 ) -> keras.Model:
     """Return a discriminator: images (N, S, S, channels) in [-1, 1] -> logits (N, 1).
 
@@ -118,33 +145,51 @@ def build_discriminator(
         normalization_affine: learnt scale and offset of each map.
         dropout: one rate for each block, after its activation. (Dropping commutes with
             LeakyReLU, so papers that drop before it are the same function.)
+        grown_from, growth_width, previous_size, fade_in: as of `build_generator`; the former
+            network sees the image averaged down to its size.
 
     Example:
         >>> build_discriminator(64, channels=3, normalization="instance").count_params()
         2765568
     """
-    sides = _sides(image_size, base_size)[:-1][::-1]
+    sides = _sides(image_size, base_size)
+    maps = _maps(sides, width, max_width, grown_from, growth_width)
     settings = _convention(convention)
+    previous_size = _previous(image_size, grown_from, previous_size) if fade_in else 0
 
-    def kernels():
-        return {"kernel_initializer": settings["kernel"](), "use_bias": settings["bias"]}
+    def halve(x, side, name):
+        kernels = {"kernel_initializer": settings["kernel"](), "use_bias": settings["bias"]}
+        return layers.Conv2D(
+            maps[side], kernel_size, strides=2, padding="same", name=name, **kernels
+        )(x)
 
     images = keras.Input((image_size, image_size, channels), name="images")
     x = images
-    for block, side in enumerate(sides):
-        maps = _discriminator_maps(block, width, max_width)
-        x = layers.Conv2D(
-            maps, kernel_size, strides=2, padding="same", name=f"convolution_{side}", **kernels()
-        )(x)
+    for block, side in enumerate(sides[-2::-1]):
+        x = halve(x, side, f"convolution_{side}" if block else "image_convolution")
         if normalization and block > 0:
             x = _normalization(
-                normalization, settings, affine=normalization_affine, synchronized=synchronized
+                normalization,
+                settings,
+                side,
+                affine=normalization_affine,
+                synchronized=synchronized,
             )(x)
         x = layers.LeakyReLU(0.2)(x)
         if dropout and dropout[block]:
             x = layers.Dropout(dropout[block])(x)
+        if 2 * side == previous_size:
+            former = layers.AveragePooling2D(image_size // previous_size)(images)
+            former = layers.LeakyReLU(0.2)(halve(former, side, "previous_image_convolution"))
+            x = FadeIn(fade_in, name="fade_in")([former, x])
     x = layers.Flatten()(x)
-    logits = layers.Dense(1, dtype="float32", name="logits", **kernels())(x)
+    logits = layers.Dense(
+        1,
+        dtype="float32",
+        name="logits",
+        kernel_initializer=settings["kernel"](),
+        use_bias=settings["bias"],
+    )(x)
     return keras.Model(images, logits, name="discriminator")
 
 
@@ -159,12 +204,27 @@ def _sides(image_size: int, base_size: int) -> list[int]:
     return [base_size * 2**step for step in range(int(doublings) + 1)]
 
 
-def _maps(side: int, image_size: int, width: int, max_width: int) -> int:
-    return min(max_width, width * image_size // (2 * side))
+def _maps(sides, width, max_width, grown_from, growth_width) -> dict[int, int]:
+    """Return the number of feature maps at each side but the image's."""
+    trunk = grown_from or sides[-1]
+    appended = [side for side in sides[:-1] if side >= trunk]
+    if 1 != len(growth_width) < len(appended):
+        raise ValueError(
+            f"growth_width needs one number, or one for each of the {len(appended)} blocks from"
+            f" {grown_from} to {sides[-1]}, got {len(growth_width)}"
+        )
+    if trunk not in sides:
+        raise ValueError(f"grown_from must be one of {sides[1:]}, got {grown_from}")
+    maps = {side: min(max_width, width * trunk // (2 * side)) for side in sides if side < trunk}
+    widths = growth_width * len(appended) if len(growth_width) == 1 else growth_width
+    return {**maps, **dict(zip(appended, widths))}
 
 
-def _discriminator_maps(block: int, width: int, max_width: int) -> int:
-    return min(max_width, width * 2**block)
+def _previous(image_size: int, grown_from: int, previous_size: int) -> int:
+    """Return the size that a network grew from, or 0 for the first."""
+    if not grown_from or image_size <= grown_from:
+        return 0
+    return previous_size or image_size // 2
 
 
 def _convention(name: str) -> dict:
@@ -187,9 +247,13 @@ def _convention(name: str) -> dict:
     raise ValueError(f"convention must be pytorch or keras, got {name!r}")
 
 
-def _normalization(name: str, settings: dict, *, affine: bool = True, synchronized: bool = False):
-    if name == "batch":
+def _normalization(
+    kind: str, settings: dict, side: int, *, affine: bool = True, synchronized: bool = False
+):
+    name = f"normalization_{side}"
+    if kind == "batch":
         return layers.BatchNormalization(
+            name=name,
             momentum=settings["momentum"],
             epsilon=settings["epsilon"],
             gamma_initializer=settings["scale"](),
@@ -197,13 +261,14 @@ def _normalization(name: str, settings: dict, *, affine: bool = True, synchroniz
             center=affine,
             synchronized=synchronized,
         )
-    if name == "instance":
+    if kind == "instance":
         # One group a map is instance normalization (Ulyanov et al. 2016).
         return layers.GroupNormalization(
+            name=name,
             groups=-1,
             epsilon=settings["epsilon"],
             gamma_initializer=settings["scale"](),
             scale=affine,
             center=affine,
         )
-    raise ValueError(f"normalization must be batch, instance or None, got {name!r}")
+    raise ValueError(f"normalization must be batch, instance or None, got {kind!r}")

@@ -69,3 +69,45 @@ class UpsampleConv2D(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
+class FadeIn(keras.layers.Layer):
+    """A blend of what a network was before it grew with what was appended (Karras et al. 2018).
+
+    [former, grown], of one shape -> (1 - alpha) former + alpha grown. `alpha` rises from 0 to 1
+    over `images` training images; it is a weight, so it is saved, resumed and exported.
+
+    Example: `FadeIn(10_000)([former, grown])` is `former` until `follow` is told of an image.
+    """
+
+    def __init__(self, images: int, **kwargs):
+        super().__init__(**kwargs)
+        if images < 1:
+            raise ValueError(f"FadeIn needs 1 image or more to fade over, got {images}")
+        self.images = images
+
+    def build(self, input_shape):
+        self.alpha = self.add_weight(
+            name="alpha",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+        )
+
+    def follow(self, images_seen):
+        """Set alpha to what it is after so many images of this stage."""
+        self.alpha.assign(ops.minimum(ops.cast(images_seen, "float32") / self.images, 1.0))
+
+    def call(self, inputs):
+        former, grown = inputs
+        alpha = ops.cast(self.alpha, grown.dtype)
+        return (1 - alpha) * former + alpha * grown
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[1]
+
+    def get_config(self):
+        return {**super().get_config(), "images": self.images}

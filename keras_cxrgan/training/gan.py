@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_cxrgan.models.layers import FadeIn
 from keras_cxrgan.training import losses
 
 # Streams of random numbers: each purpose draws from its own.
@@ -71,6 +72,14 @@ class GAN(keras.Model):
             self.ema_generator.trainable = False
             # A clone has new weights of its own; the average starts at the generator's.
             self.ema_generator.set_weights(generator.get_weights())
+        networks = (self.generator, self.discriminator, self.ema_generator)
+        self.fading = [
+            layer
+            for network in networks
+            if network is not None
+            for layer in network.layers
+            if isinstance(layer, FadeIn)
+        ]
         self._make_images = tf.function(
             lambda latents: self(latents, training=False),
             input_signature=[tf.TensorSpec([None, self.latent_dim], tf.float32)],
@@ -202,6 +211,8 @@ class GAN(keras.Model):
         if self.ema_generator is not None:
             self._average_generator(seen)
         self.images_seen.assign_add(seen)
+        for layer in self.fading:
+            layer.follow(self.images_seen)
         self.step.assign_add(1)
         results = {name: tracker.result() for name, tracker in self.trackers.items()}
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):

@@ -115,9 +115,13 @@ def generator_weights(folder: Path) -> tuple[list[np.ndarray], int]:
         found = f" ({damaged[0]})" if damaged else ""
         raise ValueError(f"{folder} holds no complete backup yet{found}; let the run go on first")
     averaged = any(name.startswith("ema_generator/") for name in arrays)
-    owner = "ema_generator/" if averaged else "generator/"
-    names = sorted(name for name in arrays if name.startswith(owner))
-    return [arrays[name] for name in names], int(arrays["images_seen"])
+    owner = "ema_generator" if averaged else "generator"
+    return weights_of(owner, arrays), int(arrays["images_seen"])
+
+
+def weights_of(owner: str, arrays: dict) -> list[np.ndarray]:
+    """Return one network's weights, in `get_weights` order, of a state's arrays."""
+    return [arrays[name] for name in sorted(arrays) if name.startswith(f"{owner}/")]
 
 
 def save_best(gan: GAN, folder: Path, record: dict) -> None:

@@ -104,6 +104,12 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
     def optional(name):
         return None if name == "none" else name
 
+    growth = {
+        "grown_from": recipe.grown_from,
+        "growth_width": recipe.growth_width,
+        "previous_size": recipe.previous_size,
+        "fade_in": recipe.fade_in,
+    }
     with runtime.dtype_policy(recipe.precision):
         generator = build_generator(
             recipe.image_size,
@@ -120,6 +126,7 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
             normalize_base=recipe.normalize_base,
             convention=recipe.convention,
             synchronized=synchronized,
+            **growth,
         )
     # A penalty squares gradients of the discriminator, which reduced precision cannot hold.
     with runtime.dtype_policy("float32" if recipe.penalty != "none" else recipe.precision):
@@ -135,6 +142,7 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
             dropout=recipe.discriminator_dropout,
             convention=recipe.convention,
             synchronized=synchronized,
+            **growth,
         )
     return generator, discriminator
 
@@ -149,6 +157,12 @@ def build_gan(
         >>> gan.fit(training_batches(images, 32), steps_per_epoch=10, shuffle=False)
     """
     strategy = strategy or tf.distribute.get_strategy()
+    if recipe.accumulation > 1 and strategy.num_replicas_in_sync > 1:
+        # Keras decides whether to apply inside a tf.cond, which strategies do not allow.
+        raise ValueError(
+            f"accumulation={recipe.accumulation} works on one device, and there are"
+            f" {strategy.num_replicas_in_sync}: pass --devices cpu or gpu:0, or --set accumulation=1"
+        )
     with strategy.scope():
         generator, discriminator = build_networks(
             recipe, synchronized=strategy.num_replicas_in_sync > 1, fused=fused
@@ -163,7 +177,13 @@ def build_gan(
 
         def adam(learning_rate):
             optimizer = keras.optimizers.Adam(
-                learning_rate, recipe.beta_1, recipe.beta_2, epsilon=recipe.adam_epsilon
+                learning_rate,
+                recipe.beta_1,
+                recipe.beta_2,
+                epsilon=recipe.adam_epsilon,
+                gradient_accumulation_steps=recipe.accumulation
+                if recipe.accumulation > 1
+                else None,
             )
             if recipe.precision == "mixed_float16":
                 return keras.optimizers.LossScaleOptimizer(optimizer)

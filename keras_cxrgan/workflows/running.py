@@ -15,12 +15,13 @@ import tensorflow as tf
 from keras_cxrgan import runs
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import image_grid, write_png
+from keras_cxrgan.models.incremental import transfer
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
 from keras_cxrgan.training.evaluating import Evaluate
-from keras_cxrgan.workflows.assembly import build_gan, load_images
-from keras_cxrgan.workflows.producing import GRID_GAP, SAMPLE_COUNT, export, is_exported
+from keras_cxrgan.workflows.assembly import build_gan, build_networks, load_images
+from keras_cxrgan.workflows.producing import GRID_GAP, export, is_exported, sample_count
 
 STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
 MOST_REAL = 5000  # real images that generated ones are scored against
@@ -45,6 +46,7 @@ class RunResult:
     best: dict | None = None  # the checkpoint kept by --evaluate-every, and how it was chosen
     rejected: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
     notes: tuple[str, ...] = ()
+    stages: tuple[dict, ...] = ()  # of a recipe with stages, estimated and measured; see growing.py
 
 
 def train(
@@ -63,9 +65,13 @@ def train(
     extend: bool = False,
     memory_budget: int = 2 * 2**30,
     backup_seconds: float = 60,
+    memory_limit: int | None = None,
+    start_from: Path | None = None,
     report=None,
 ) -> RunResult:
     """Train a recipe on images in a run directory; resume if the directory holds that run.
+
+    A recipe with `stages` is grown: each stage is a run of its own in `run/stages/`.
 
     Args:
         data: folder or zip of films; None for the built-in chest phantom.
@@ -77,12 +83,35 @@ def train(
         extend: let the recipe's `epochs` differ from the run's, to train it for longer.
         memory_budget: bytes of prepared images above which they live in a file in the run.
         backup_seconds: at least this long between two saved states.
+        memory_limit: of a recipe with stages, bytes above which a stage is refused before the
+            first step; None for what the machine has free.
+        start_from: run of a smaller size whose learnt weights a fresh run begins with.
         report: function (stage, done, total, note="") that shows progress.
 
     Raises `ValueError` with one clear message for everything a user can mend.
     """
     recipe.check()
     run = Path(run)
+    if recipe.stages:
+        from keras_cxrgan.workflows.growing import grow
+
+        return grow(
+            recipe,
+            run,
+            data=data,
+            extend=extend,
+            memory_limit=memory_limit,
+            report=report,
+            classes=classes,
+            split=split,
+            layout=layout,
+            allow_leak=allow_leak,
+            on_bad_file=on_bad_file,
+            devices=devices,
+            deterministic=deterministic,
+            memory_budget=memory_budget,
+            backup_seconds=backup_seconds,
+        )
     strategy = runtime.start(
         devices, seed=recipe.seed, deterministic=deterministic, worker_timeout=worker_timeout
     )
@@ -102,12 +131,14 @@ def train(
             memory_budget=memory_budget,
             report=report if chief else None,
         )
-        runs.check_enough(image_set, recipe)
+        runs.check_enough(len(image_set.images), recipe)
         description = runs.describe_data(image_set, data, classes, split=split, layout=layout)
         runs.check_same_data(run, description)
         try:
             gan = build_gan(recipe, strategy)
             resumed_from, notes = state.load_state(gan, run / "backup")
+            if start_from and not resumed_from:
+                _begin_with(gan, start_from)
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
         except tf.errors.OpError as error:
@@ -139,6 +170,19 @@ def train(
         )
 
 
+def _begin_with(gan, smaller: Path) -> None:
+    """Give the networks what those of a smaller size have learnt; optimizers start afresh."""
+    recipe = Recipe.from_json((smaller / "recipe.json").read_text())
+    arrays, _ = state.read_newest(smaller / "backup")
+    if arrays is None:
+        raise ValueError(f"{smaller} holds no complete state to start from; train it first")
+    for owner, network in zip(("generator", "discriminator"), build_networks(recipe)):
+        network.set_weights(state.weights_of(owner, arrays))
+        transfer(network, getattr(gan, owner))
+    if gan.ema_generator is not None:
+        gan.ema_generator.set_weights(gan.generator.get_weights())
+
+
 def _fit(
     gan,
     recipe,
@@ -154,7 +198,7 @@ def _fit(
 ) -> RunResult:
     images = image_set.images
     total = recipe.epochs * len(images)
-    per_step = recipe.batch_size * recipe.critic_steps
+    per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
     steps_per_tick = max(1, min(STEPS_PER_TICK, round(len(images) / per_step)))
     ticks = math.ceil(max(0, total - resumed_from) / (per_step * steps_per_tick))
     earlier = callbacks.read_log(run / "log.jsonl")
@@ -177,7 +221,13 @@ def _fit(
         watchers.insert(0, stop)  # one worker that stops would leave the others waiting
     if ticks:
         batches = training_batches(
-            images, per_step, seed=recipe.seed, start=resumed_from, channels=recipe.channels
+            images,
+            per_step,
+            seed=recipe.seed,
+            start=resumed_from,
+            channels=recipe.channels,
+            previous_size=recipe.previous_size or recipe.image_size // 2,
+            native_ramp=recipe.native_ramp,
         )
         try:
             gan.fit(
@@ -262,14 +312,15 @@ def _recorders(recipe, run, images, total, resumed_from):
     """Return the callbacks that write into the run, and write the grid of real images."""
     # Also when nothing is evaluated any more.
     callbacks.forget_after(run / "metrics.jsonl", resumed_from)
-    real_grid = image_grid(np.asarray(images[:SAMPLE_COUNT]), gap=GRID_GAP)
+    shown = sample_count(recipe.image_size)
+    real_grid = image_grid(np.asarray(images[:shown]), gap=GRID_GAP)
     write_png(run / "reals.png", real_grid)
     return [
         callbacks.RunLog(run / "log.jsonl", run / "tensorboard", resumed_from),
         callbacks.SampleGrids(
             run / "samples",
             recipe.sample_interval or total // 20,
-            count=SAMPLE_COUNT,
+            count=shown,
             seed=recipe.seed,
             real_grid=real_grid,
             # A folder of its own: TensorBoard may follow only the newest file of a folder.

@@ -79,6 +79,69 @@ def test_a_step_on_two_replicas_is_the_step_on_one(films, two_replicas, options)
     assert int(two.images_seen.numpy()) == int(one.images_seen.numpy()) == 2 * batch
 
 
+def build_grown(strategy=None):
+    strategy = strategy or tf.distribute.get_strategy()
+    keras.utils.set_random_seed(1)
+    growth = {
+        "width": 2, "growth_width": (2,), "grown_from": 32, "fade_in": 32,
+        "synchronized": strategy.num_replicas_in_sync > 1,
+    }  # fmt: skip
+    with strategy.scope():
+        gan = GAN(
+            build_generator(64, latent_dim=4, **growth),
+            build_discriminator(64, **growth),
+            ema_half_life=64,
+        )
+        gan.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01), jit_compile=False)
+    return gan
+
+
+def test_a_grown_pair_fades_and_learns_the_same_on_two_replicas(films, two_replicas):
+    one, two, initial = build_grown(), build_grown(two_replicas), build_grown()
+    large = films.repeat(2, axis=1).repeat(2, axis=2)
+    for gan in (one, two):
+        fit(gan, large, steps=3)
+        # The average fades with its generator.
+        assert [float(layer.alpha.numpy()) for layer in gan.fading] == [0.75, 0.75, 0.75]
+    for name in ("generator", "discriminator", "ema_generator"):
+        before, after_one, after_two = (weights(getattr(g, name)) for g in (initial, one, two))
+        moved = max(np.abs(a - b).max() for a, b in zip(after_one, before))
+        assert moved > 1e-3
+        for ours, theirs in zip(after_two, after_one):
+            np.testing.assert_allclose(ours, theirs, atol=moved * 1e-3)
+
+
+def test_accumulated_halves_are_one_step_along_their_mean_gradient(films):
+    gan = build(normalization=None)
+    rate = 0.05
+    gan.compile(
+        *(keras.optimizers.SGD(rate, gradient_accumulation_steps=2) for _ in range(2)),
+        jit_compile=False,
+    )
+    halves = [batch for batch, _ in zip(training_batches(films, 4, seed=3), range(2))]
+    before = [variable.numpy() for variable in gan.discriminator.trainable_variables]
+    expected = []
+    for step, half in enumerate(halves):
+        gan.step.assign(step)
+        fake_images = gan.generator(gan._draw_latents(0, 0, 4), training=True)
+        with tf.GradientTape() as tape:
+            loss = gan.discriminator_loss(gan.discriminator(half), gan.discriminator(fake_images))
+        expected.append(tape.gradient(loss, gan.discriminator.trainable_variables))
+    gan.step.assign(0)
+    generator = weights(gan.generator)[0]
+    fit(gan, films, steps=1, batch=4)
+    for variable, start in zip(gan.discriminator.trainable_variables, before):
+        np.testing.assert_array_equal(variable.numpy(), start)  # the first half only waits
+    fit(gan, films, steps=1, batch=4, start=4)
+    for variable, start, first, second in zip(
+        gan.discriminator.trainable_variables, before, *expected
+    ):
+        step = rate * (first.numpy() + second.numpy()) / 2
+        assert np.abs(step).max() > 1e-6
+        np.testing.assert_allclose(start - variable.numpy(), step, rtol=1e-3, atol=1e-7)
+    assert np.abs(weights(gan.generator)[0] - generator).max() > 0
+
+
 def test_latents_differ_between_replicas_and_make_up_the_global_batch(two_replicas):
     one, two = build(), build(two_replicas)
     parts = two_replicas.experimental_local_results(
