@@ -1,0 +1,109 @@
+"""Which films an experiment trains on: classes, nested subsets, or phantom films."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from keras_cxrgan.workflows.presenting import write
+
+
+def choose_classes(source: str, classes: tuple[str, ...], fewest: int = 1) -> tuple[str, ...]:
+    """Return those of `classes` that a source has, or its largest class, which stands in for them.
+
+    () where it has one class or none, or where none is asked for. Letter case does not matter.
+
+    Args:
+        fewest: films of `classes` below which the largest class stands in.
+    """
+    counts = count_classes(source)
+    if not classes or len(counts) < 2:
+        return ()
+    wanted = {name.lower() for name in classes}
+    found = tuple(name for name in counts if name.lower() in wanted)
+    if found and sum(counts[name] for name in found) >= fewest:
+        return found
+    return (max(counts, key=counts.get),)
+
+
+def count_classes(source: str) -> dict[str, int]:
+    """Return the number of films of each class of a source; films without one do not count."""
+    from keras_cxrgan.data.sources import read_source
+
+    counts: dict[str, int] = {}
+    for record in read_source(source)[0].records:
+        if record.label:
+            counts[record.label] = counts.get(record.label, 0) + 1
+    return counts
+
+
+def count_films(source: str, classes: tuple[str, ...] = ()) -> int:
+    """Return the number of films of a source that are of these classes; () for all."""
+    from keras_cxrgan.data.sources import read_source
+
+    return len(read_source(source, classes)[0].records)
+
+
+def write_phantom(folder: Path, counts: Mapping[str, int], image_size: int = 128) -> Path:
+    """Write phantom films as PNG, `counts` of each class, unless they lie there; return `folder`.
+
+    Classes are the phantom's: normal, pneumonia, covid. The folders' names are in capitals.
+    """
+    from keras_cxrgan.data.images import write_png
+    from keras_cxrgan.data.phantom import phantom
+
+    for label, count in counts.items():
+        (folder / label.upper()).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            path = folder / label.upper() / f"{index:05d}.png"
+            if not path.exists():
+                write_png(path, phantom(index, image_size, label))
+    return folder
+
+
+def nested_subsets(
+    source: str, classes: tuple[str, ...], sizes: Iterable[int], folder: Path, seed: int
+) -> dict[int, str]:
+    """Write a CSV of films for each size, smaller ones inside larger ones; return size -> path.
+
+    Raises `ValueError` when the source has fewer films than the largest size.
+    """
+    import numpy as np
+
+    from keras_cxrgan.data.sources import read_source
+
+    records = read_source(source, classes)[0].records
+    sizes = sorted(sizes)
+    if len(records) < sizes[-1]:
+        raise ValueError(
+            f"{source} holds {len(records):,} films and a subset of {sizes[-1]:,} was asked for:"
+            " give more films (--data), or a smaller --scale"
+        )
+    if any(record.archive or not Path(record.path).exists() for record in records):
+        raise ValueError(
+            f"subsets are lists of files: unpack {source} and give the folder (--data)"
+        )
+    order = np.random.default_rng(seed).permutation(len(records))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for size in sizes:
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(("path", "label", "patient"))
+        for record in (records[index] for index in order[:size]):
+            writer.writerow((Path(record.path).resolve(), record.label, record.patient))
+        paths[size] = str(folder / f"films-{size}-seed-{seed}.csv")
+        write(Path(paths[size]), table.getvalue())
+    return paths
+
+
+def some_films(
+    source: str, classes: tuple[str, ...], count: int, folder: Path, seed: int
+) -> tuple[str, int]:
+    """Return (a source of so many films, how many they are): all of them where there are fewer."""
+    available = count_films(source, classes)
+    if available <= count:
+        return source, available
+    return nested_subsets(source, classes, [count], folder, seed)[count], count

@@ -1,0 +1,449 @@
+"""What the experiments share: cells that train and score, results beside what a paper published.
+
+An experiment file in `experiments/` holds an `Experiment`, a function that yields its cells, and
+one that makes its page of tables and figures. Everything lies in one folder:
+
+    results.md, results.json   the page, and every number   *.png   its figures
+    films/                     phantom films, where no films were given
+    CELL/                      the run of a cell; generator/, which was scored; trained.json, and
+                               cell.json: its numbers, once it is complete
+
+The same command on the same folder goes on where it stopped: a cell whose `cell.json` was made
+with the same settings is not touched again. A cell that fails is a row that says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.sharing.experiment_tables import flat_scores
+from keras_cxrgan.workflows.choosing import (
+    choose_classes,
+    count_classes,
+    count_films,
+    nested_subsets,
+    some_films,
+    write_phantom,
+)
+from keras_cxrgan.workflows.presenting import (
+    RESULTS,
+    Page,
+    complete,
+    grid_panels,
+    one_table,
+    read_log,
+    same_extractor,
+    sample_grid,
+    write,
+    write_results,
+)
+
+# What an experiment needs, from one place.
+__all__ = [
+    "Cell",
+    "Experiment",
+    "Page",
+    "Setting",
+    "Stopped",
+    "command",
+    "complete",
+    "count_classes",
+    "count_films",
+    "finished",
+    "grid_panels",
+    "nested_subsets",
+    "read_log",
+    "reproduce",
+    "run_cell",
+    "same_extractor",
+    "sample_grid",
+    "score",
+    "some_films",
+    "train",
+    "train_and_score",
+]
+
+SCALES = ("smoke", "small", "paper")
+CELL = "cell.json"
+TRAINED = "trained.json"  # what the log said when a cell's training ended
+GENERATOR = "generator"  # in the folder of a cell: the export that was scored
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a paper did and published, and at which sizes it is done again."""
+
+    name: str
+    citation: str
+    recipe: str  # name in RECIPES
+    data: str  # the films of the paper, in words, with their number
+    published: Mapping[str, Mapping[str, float]]  # row -> {column: value}, as `Cell.row`
+    left_open: tuple[str, ...]  # what the paper leaves open, and the reading taken
+    cannot_compare: tuple[str, ...]  # what cannot be compared with the paper, and why
+    # smoke: two minutes on two cores; small: an hour; paper: as published. "recipe" holds the
+    # fields that differ from the paper's, "phantom" the phantom films of each class, "generate"
+    # the images scored (0 = as many as real ones); the rest is the experiment's own.
+    scales: Mapping[str, Mapping]
+    classes: tuple[str, ...] = ()  # trained on, where the given films have them; () = all
+    fewest: int = 1  # films of `classes` below which the largest class given stands in for them
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training with its scores. Cells of one `row` that differ in the seed are averaged."""
+
+    name: str  # its folder
+    recipe: Recipe
+    data: str  # as `read_source` takes it
+    row: str = ""  # of the table; "" = the name
+    classes: tuple[str, ...] = ()
+    evaluate_against: str | None = None  # None = `data`
+    also_against: str | None = None  # scored a second time; the numbers begin with "also_"
+    generate: int = 1000  # images scored; 0 = as many as real ones
+    run: str = ""  # folder trained in, where a cell goes on with another cell's run; "" = the name
+    # Instead of training and scoring: function(cell, folder, setting) -> numbers, ready for JSON.
+    work: Callable[[Cell, Path, Setting], dict] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How an experiment is asked to run."""
+
+    experiment: Experiment
+    out: Path
+    scale: str = "smoke"
+    data: str | None = None  # None = phantom films, written to `out`
+    classes: tuple[str, ...] = ()  # () = the experiment's
+    seeds: tuple[int, ...] = (0,)
+    features: str = "cxr"
+    score_options: Mapping = field(default_factory=dict)  # more for `evaluate`: weights, ...
+    recipe_changes: Mapping = field(default_factory=dict)  # fields that win over the scale's
+    report: Callable | None = None  # function(stage, done, total, note="") that shows progress
+    only: tuple[str, ...] = ()  # rows to run; of the others, those complete are shown
+
+    def __getitem__(self, name: str):
+        """Return a value of the scale, such as `setting["generate"]`."""
+        return self.experiment.scales[self.scale][name]
+
+    def recipe(self, name: str | None = None, **fields) -> Recipe:
+        """Return a recipe (the experiment's) with the scale's changes, these, and those asked for.
+
+        What was asked for wins, then `fields`.
+        """
+        changes = self.experiment.scales[self.scale].get("recipe", {})
+        return RECIPES[name or self.experiment.recipe].override(
+            **{**changes, **fields, **self.recipe_changes}
+        )
+
+    def films(self) -> str:
+        """Return the source of films: what was given, or the phantom films, written once."""
+        return self.data or str(write_phantom(self.out / "films", self["phantom"]))
+
+    def trained_on(self) -> tuple[str, ...]:
+        """Return the classes to train on: those asked for, the paper's, or a stand-in."""
+        return self.classes or choose_classes(
+            self.films(), self.experiment.classes, self.experiment.fewest
+        )
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM ended a training, which saved its state."""
+
+
+def reproduce(
+    setting: Setting,
+    cells: Callable[[Setting], Iterable[Cell]],
+    present: Callable[[Setting, list[dict]], Page] | None = None,
+) -> dict:
+    """Run all cells, then write `results.md` and `results.json`; return the latter's content.
+
+    Args:
+        cells: yields the cells; one that depends on another's numbers reads them with
+            `finished(setting, name)` when its turn comes.
+        present: (setting, results of all cells) -> `Page`; None for one table of all rows.
+
+    Raises `ValueError` for settings a user can mend, and `Stopped`.
+    """
+    check(setting)
+    results = []
+    for cell in cells(setting):
+        if setting.only and (cell.row or cell.name) not in setting.only:
+            results += filter(None, [finished(setting, cell.name)])
+            continue
+        _say(setting, f"{setting.experiment.name}: {cell.name}")
+        results.append(run_cell(cell, setting))
+        if "error" in results[-1]:
+            _say(setting, f"{cell.name} failed: {results[-1]['error']}")
+    page = (present or one_table)(setting, results)
+    return write_results(setting, results, page)
+
+
+def run_cell(cell: Cell, setting: Setting) -> dict:
+    """Train and score a cell, or find it complete; return its numbers, or `{"error": line}`.
+
+    Raises `Stopped` when the training was interrupted.
+    """
+    about = {
+        "name": cell.name,
+        "row": cell.row or cell.name,
+        "seed": cell.recipe.seed,
+        "classes": list(cell.classes),
+    }
+    folder = setting.out / cell.name
+    try:
+        decides = _hash(_decides(cell, setting))
+        earlier = finished(setting, cell.name)
+        if earlier and earlier["decides"] == decides:
+            return earlier
+        numbers = (cell.work or train_and_score)(cell, folder, setting)
+    except Stopped:
+        raise
+    except Exception as error:  # noqa: BLE001 - the other cells have a table
+        return {**about, "error": _one_line(error)}
+    result = {**about, "decides": decides, "recipe": dataclasses.asdict(cell.recipe), **numbers}
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / CELL, json.dumps(result, indent=1) + "\n")
+    return json.loads((folder / CELL).read_text())
+
+
+def train_and_score(cell: Cell, folder: Path, setting: Setting) -> dict:
+    """Train the cell's recipe in its run, score its generator, and return the numbers of both."""
+    from keras_cxrgan import workflows
+
+    run, generator = setting.out / (cell.run or cell.name), folder / GENERATOR
+    trained_as = _hash(_training(cell, setting))
+    earlier = _read(folder / TRAINED)
+    if earlier.get("trained_as") == trained_as and (generator / "card.json").is_file():
+        # Only the scores are missing, or other ones are asked for: the run may have gone on since.
+        numbers = earlier["numbers"]
+    else:
+        numbers = train(cell, run, setting)
+        # A copy of its own, for another cell may go on with the run.
+        workflows.export(run, generator, overwrite=True)
+        write(
+            folder / TRAINED, json.dumps({"trained_as": trained_as, "numbers": numbers}, indent=1)
+        )
+    numbers |= score(str(generator), cell.evaluate_against or cell.data, cell, setting)
+    if cell.also_against:
+        also = score(str(generator), cell.also_against, cell, setting)
+        numbers |= {f"also_{name}": value for name, value in also.items()}
+    return numbers
+
+
+def train(cell: Cell, run: Path, setting: Setting) -> dict:
+    """Train a cell's recipe in a run, or go on with it; return what its log says at the end."""
+    import keras
+
+    from keras_cxrgan import workflows
+
+    keras.utils.clear_session()  # many networks in one process
+    trained = workflows.train(
+        cell.recipe,
+        run,
+        data=cell.data,
+        classes=cell.classes,
+        extend=bool(cell.run),
+        report=setting.report,
+    )
+    if trained.state == "stopped":
+        raise Stopped(f"stopped in {run}; the same command goes on from there")
+    step = cell.recipe.batch_size * cell.recipe.critic_steps
+    if trained.images_seen >= cell.recipe.epochs * trained.images + step:
+        raise ValueError(
+            f"{run} is trained for {trained.epochs:g} epochs already, and this cell is of"
+            f" {cell.recipe.epochs}: choose another --out"
+        )
+    return {
+        "run": run.name,
+        "films": trained.images,
+        "epochs": trained.epochs,
+        "images_seen": trained.images_seen,
+        "generator_updates": trained.steps,
+        "seconds": trained.seconds,
+        "images_per_second": trained.images_per_second,
+        **trained.metrics,
+    }
+
+
+def score(generator: str, real: str, cell: Cell, setting: Setting) -> dict:
+    """Return the scores of a run or an export against films prepared as for its training."""
+    from keras_cxrgan import workflows
+
+    result = workflows.evaluate(
+        real,
+        [generator],
+        features=(setting.features,),
+        classes=cell.classes,
+        count=cell.generate or None,
+        seed=cell.recipe.seed,
+        references=False,
+        report_progress=setting.report,
+        **setting.score_options,
+    )
+    return flat_scores(result)
+
+
+def finished(setting: Setting, name: str) -> dict | None:
+    """Return the numbers of a complete cell by name, or None."""
+    return _read(setting.out / name / CELL) or None
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+def check(setting: Setting) -> None:
+    """Raise `ValueError` for what a user can mend before the first step."""
+    if setting.out.exists() and not setting.out.is_dir():
+        raise ValueError(f"--out {setting.out} is a file; name a folder")
+    if not setting.seeds or len(set(setting.seeds)) < len(setting.seeds):
+        raise ValueError(f"--seeds must be different whole numbers, got {setting.seeds}")
+    setting.recipe()
+    if setting.data:
+        setting.trained_on()
+
+
+def _training(cell: Cell, setting: Setting) -> list:
+    """Return what decides the training of a cell."""
+    # Not every field: one that later versions add, at its default, decides nothing.
+    chosen = cell.recipe.difference(Recipe())
+    return [
+        {name: ours for name, (ours, _) in sorted(chosen.items())},
+        _place(cell.data, setting),
+        list(cell.classes),
+        cell.run,
+        cell.work and cell.work.__name__,
+    ]
+
+
+def _decides(cell: Cell, setting: Setting) -> list:
+    """Return what decides the numbers of a cell."""
+    sources = (cell.evaluate_against, cell.also_against)
+    options = {name: str(value) for name, value in setting.score_options.items()}
+    return [
+        _training(cell, setting),
+        [_place(source, setting) for source in sources],
+        [cell.generate, setting.features, options],
+    ]
+
+
+def _hash(decides: list) -> str:
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def _place(source: str | None, setting: Setting) -> str | None:
+    # What the experiment itself wrote moves with its folder.
+    if source and Path(source).is_relative_to(setting.out):
+        return str(Path(source).relative_to(setting.out))
+    return source
+
+
+def _one_line(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _say(setting: Setting, text: str) -> None:
+    if setting.report:
+        setting.report("", 0, 0, text)
+
+
+def command(experiment: Experiment, cells, present=None):
+    """Return the click command of an experiment: `main = command(EXPERIMENT, cells, present)`."""
+    import click
+
+    from keras_cxrgan.terminal import Progress, quiet_tensorflow
+
+    @click.command(
+        name=experiment.name,
+        help=f"{experiment.citation}\n\nThe paper's films: {experiment.data}.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    @click.option("--data", type=click.Path(), help="Folder of films.  [default: phantom films]")
+    @click.option(
+        "--class",
+        "classes",
+        multiple=True,
+        metavar="NAME",
+        help=f"Class to train on; repeatable.  [default: {', '.join(experiment.classes) or 'all'}]",
+    )
+    @click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("runs") / experiment.name,
+        show_default=True,
+        help="Folder for runs, tables and figures; the same one goes on where it stopped.",
+    )
+    @click.option(
+        "--scale",
+        type=click.Choice(SCALES),
+        default="smoke",
+        show_default=True,
+        help="Two minutes, an hour on two CPU cores, or as published.",
+    )
+    @click.option("--seeds", default="0", show_default=True, help="Separated by commas.")
+    @click.option(
+        "--features", default="cxr", show_default=True, help="Extractor, as of cxrgan evaluate."
+    )
+    @click.option("--weights", type=click.Path(), help="File with the extractor's weights.")
+    @click.option("--only", multiple=True, metavar="ROW", help="Row to run; repeatable.")
+    @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Of every recipe.")
+    @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
+    def main(data, classes, out, scale, seeds, features, weights, only, changes, as_json):
+        with quiet_tensorflow():
+            from keras_cxrgan.training import runtime  # noqa: F401
+        try:
+            with Progress() as progress:
+                setting = Setting(
+                    experiment,
+                    out,
+                    scale,
+                    data,
+                    classes,
+                    parse_seeds(seeds),
+                    features,
+                    {"weights": {features: weights}} if weights else {},
+                    parse_changes(changes),
+                    progress,
+                    only,
+                )
+                written = reproduce(setting, cells, present)
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            raise SystemExit(130) from None
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+        page, numbers = out / RESULTS[1], out / RESULTS[0]
+        click.echo(numbers.read_text() if as_json else page.read_text(), nl=False)
+        if not as_json:
+            click.echo(f"\n{page}\n{numbers}")
+        if written["failed"]:
+            raise click.ClickException(f"failed: {', '.join(written['failed'])} (see {page})")
+
+    return main
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return "0,1,2" as (0, 1, 2)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds needs whole numbers such as 0,1,2, got {text!r}") from None
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, str]:
+    """Return ("width=8", ...) as {"width": "8", ...}."""
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise ValueError(f"--set needs FIELD=VALUE, got {wrong[0]!r}")
+    return {name.strip().replace("-", "_"): value for name, _, value in pairs}
