@@ -1,0 +1,1 @@
+"""Do generated images help a classifier: scores of predictions, comparisons, the answer."""
