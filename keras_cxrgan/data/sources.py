@@ -82,6 +82,27 @@ def held_out_splits(records: Sequence[Record]) -> list[str]:
     return sorted({r.split for r in records if r.split and r.split.lower() in HELD_OUT})
 
 
+def leaks(
+    source: str | Path, records: Sequence[Record], allowed: bool, *, done: str = "trained on"
+) -> list[str]:
+    """Refuse films of splits that are for judging; where allowed, return what to say of them.
+
+    Raises ValueError that names them, unless `allowed`.
+    """
+    held_out = held_out_splits(records)
+    if not held_out:
+        return []
+    films = [record for record in records if record.split in held_out]
+    if not allowed:
+        raise ValueError(
+            f"{len(films)} of the {len(records)} films of {source} are of the split"
+            f" {' and '.join(held_out)}, which is for judging what is trained ({films[0].name},"
+            " ...): give another split (--split train), or pass --allow-leak, which every result"
+            " will say"
+        )
+    return [f"{done} {len(films)} films of the split {' and '.join(held_out)}"]
+
+
 def describe_left_out(reading: Reading) -> list[str]:
     """Return what was left out and why, in one sentence or none, before the layout's notes."""
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in reading.left_out.items())

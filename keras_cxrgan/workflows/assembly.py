@@ -55,7 +55,10 @@ def load_images(
     reading, entries = sources.read_source(
         data, classes, split, layout=layout, allow_leak=allow_leak
     )
-    notes, leaks = sources.describe_left_out(reading), _leaks(data, reading.records, allow_leak)
+    notes, leaks = (
+        sources.describe_left_out(reading),
+        sources.leaks(data, reading.records, allow_leak),
+    )
     if report:
         # What a plain folder is taken for needs no words; a public set's reading does.
         spoken = notes if reading.layout != "folder" else notes[: bool(reading.left_out)]
@@ -76,21 +79,6 @@ def load_images(
     )
     sources.check_unchanged(entries, images.records, images.hashes)
     return dataclasses.replace(images, notes=tuple(notes), leaks=tuple(leaks))
-
-
-def _leaks(data: str, records, allowed: bool) -> list[str]:
-    held_out = sources.held_out_splits(records)
-    if not held_out:
-        return []
-    films = [record for record in records if record.split in held_out]
-    if not allowed:
-        raise ValueError(
-            f"{len(films)} of the {len(records)} films of {data} are of the split"
-            f" {' and '.join(held_out)}, which is for judging what is trained ({films[0].name},"
-            " ...): train on another split (--split train), or pass --allow-leak, which every"
-            " result will say"
-        )
-    return [f"trained on {len(films)} films of the split {' and '.join(held_out)}"]
 
 
 def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = True):

@@ -92,7 +92,7 @@ def augment_films(
     reading, entries = sources.read_source(
         source, tuple(classes), split, layout=layout, allow_leak=allow_leak
     )
-    leaks = _leaks(source, reading.records, allow_leak)
+    leaks = sources.leaks(source, reading.records, allow_leak, done="augmented")
     records, facts, rejected = _look(reading.records, on_bad_file, report_progress)
     sources.check_unchanged(entries, records, [fact.sha256 for fact in facts])
     jobs = _jobs(records, facts, count, seed, keep_originals)
@@ -186,21 +186,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"--out {out} is a file; name a folder")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
-
-
-def _leaks(source, records: Sequence[Record], allowed: bool) -> list[str]:
-    held_out = sources.held_out_splits(records)
-    if not held_out:
-        return []
-    films = [record for record in records if record.split in held_out]
-    if not allowed:
-        raise ValueError(
-            f"{len(films)} of the {len(records)} films of {source} are of the split"
-            f" {' and '.join(held_out)}, which is for judging what is trained ({films[0].name},"
-            " ...): augment another split (--split train), or pass --allow-leak, which every"
-            " image will say"
-        )
-    return [f"augmented {len(films)} films of the split {' and '.join(held_out)}"]
 
 
 def _look(records: Sequence[Record], on_bad_file: str, report_progress: Callable | None):
