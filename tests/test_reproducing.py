@@ -94,6 +94,19 @@ def test_cells_train_and_score_and_the_page_is_written(finished):
     assert json.loads((setting.out / "results.json").read_text()) == written
 
 
+def test_results_name_no_folder_of_the_machine(tmp_path):
+    def warn(cell, folder, setting):
+        return {"warnings": [f"{setting.data}: 1 file twice", f"{folder}: odd"], "classes": []}
+
+    films = tmp_path / "films"
+    films.mkdir()
+    setting = Setting(EXPERIMENT, tmp_path / "out", data=str(films), classes=("any",))
+    cells = [Cell("one", setting.recipe(), setting.data, work=warn)]
+    (cell,) = reproducing.reproduce(setting, lambda _: cells)["cells"]
+    assert cell["warnings"] == ["films: 1 file twice", "one: odd"]
+    assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text()
+
+
 def test_settings_that_are_not_the_papers_are_said(finished):
     _, written = finished
     assert written["departures"]["width"] == [2, 64]

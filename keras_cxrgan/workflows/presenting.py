@@ -116,10 +116,19 @@ def write_results(setting: Setting, results: list[dict], page: Page) -> dict:
         ],
     }
     setting.out.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps(written, indent=1) + "\n"
+    numbers = _without_places(setting, json.dumps(written, indent=1) + "\n")
     write(setting.out / RESULTS[0], numbers)
-    write(setting.out / RESULTS[1], experiment_tables.markdown_page(written, page.tables))
+    text = experiment_tables.markdown_page(written, page.tables)
+    write(setting.out / RESULTS[1], _without_places(setting, text))
     return json.loads(numbers)
+
+
+def _without_places(setting: Setting, text: str) -> str:
+    """Leave folders of this machine out: results are passed on, and they say whose it is."""
+    for place in (setting.out, Path(setting.data or ".").parent):
+        if len(place.parts) > 1:
+            text = text.replace(f"{place}/", "")
+    return text
 
 
 def _given(setting: Setting, results: list[dict]) -> str:
