@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import re
 import uuid
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .records import TFDS, Record
+from .records import TFDS, Record, check_known
 from .splits import straddling
 
 COLUMNS = ("path", "sha256", "label", "patient", "source", "split")
@@ -96,14 +95,14 @@ def read_manifest(
         wanted = split.split(",") if isinstance(split, str) else split
         wanted = [name.strip() for name in wanted]
         known = list(dict.fromkeys(entry.record.split for entry in entries))
-        _check_known(path, "split", wanted, known, "--split")
+        check_known(path, "split", wanted, known, "--split")
         entries = [entry for entry in entries if entry.record.split in wanted]
     if classes:
         classes = (classes,) if isinstance(classes, str) else tuple(classes)
         labels = sorted({entry.record.label for entry in entries if entry.record.label})
         if not labels:
             raise ValueError(f"{path} has no labels here: leave out the classes (--class)")
-        _check_known(path, "class", classes, labels, "--class")
+        check_known(path, "class", classes, labels, "--class")
         entries = [entry for entry in entries if entry.record.label in classes]
     return _located(path, entries)
 
@@ -205,17 +204,6 @@ def _refuse_leaks(path: Path, entries: Sequence[Entry]) -> None:
             f"{path} leaks: the same content on two sides ({', '.join(names[:2])}; "
             f"{_files(names)} in all); make a new manifest (cxrgan split), or pass --allow-leak"
         )
-
-
-def _check_known(path, kind: str, wanted: Iterable[str], known: list[str], option: str) -> None:
-    for name in wanted:
-        if name not in known:
-            lowered = {other.lower(): other for other in known}
-            near = difflib.get_close_matches(name.lower(), lowered, n=1)
-            hint = f" (did you mean {lowered[near[0]]!r}?)" if near else ""
-            raise ValueError(
-                f"{path} has no {kind} {name!r}{hint}: it has {', '.join(known)} ({option})"
-            )
 
 
 def _located(path: Path, entries: list[Entry]) -> list[Entry]:

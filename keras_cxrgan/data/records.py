@@ -113,15 +113,22 @@ def select_classes(records: list[Record], classes: tuple[str, ...], source: Path
     labels = sorted({record.label for record in records if record.label is not None})
     if not labels:
         raise ValueError(f"{source} has no class folders: leave out the classes (--class)")
-    for label in classes:
-        if label not in labels:
-            lowered = {known.lower(): known for known in labels}
-            near = difflib.get_close_matches(label.lower(), lowered, n=1)
+    check_known(source, "class", classes, labels, "--class")
+    return [record for record in records if record.label in classes]
+
+
+def check_known(
+    source: str | Path, kind: str, wanted: Iterable[str], known: Sequence[str], option: str
+) -> None:
+    """Raise ValueError for the first wanted name that is not known, with the nearest that is."""
+    for name in wanted:
+        if name not in known:
+            lowered = {other.lower(): other for other in known}
+            near = difflib.get_close_matches(name.lower(), lowered, n=1)
             hint = f" (did you mean {lowered[near[0]]!r}?)" if near else ""
             raise ValueError(
-                f"{source} has no class {label!r}{hint}: it has {', '.join(labels)} (--class)"
+                f"{source} has no {kind} {name!r}{hint}: it has {', '.join(known)} ({option})"
             )
-    return [record for record in records if record.label in classes]
 
 
 def _label(name: str) -> str | None:

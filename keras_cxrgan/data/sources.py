@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .layouts import read_layout
 from .manifest import Entry, is_manifest, read_manifest, verify
-from .records import TFDS, Record, select_classes
+from .records import TFDS, Record, check_known, select_classes
 from .tables import Reading, read_table
 
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
@@ -139,12 +139,7 @@ def _of_split(path: str, records: tuple[Record, ...], split: str | None) -> tupl
             f"--split {split} needs a set with splits, and {path} has none; make a manifest with"
             f" cxrgan split {path} --out manifest.csv"
         )
-    for name in wanted:
-        if name not in known:
-            raise ValueError(
-                f"{path} has no split {name!r}: it has {', '.join(known)} (--split); cxrgan split"
-                f" {path} --out manifest.csv makes others"
-            )
+    check_known(path, "split", wanted, known, "--split")
     return tuple(record for record in records if record.split in wanted)
 
 
