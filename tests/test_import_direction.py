@@ -142,6 +142,9 @@ MAY_IMPORT = {
     "workflows.augmenting": (None, None),
     "workflows.growing": (None, None),
     "workflows.planning": (None, None),
+    "workflows.ablating": (None, None),
+    "workflows.contrasting": (None, None),
+    "workflows.describing": (None, None),
     "workflows.reproducing": (None, None),
     "workflows.choosing": (None, None),
     "workflows.presenting": (None, None),
@@ -176,6 +179,10 @@ MAY_IMPORT = {
     "cli.splitting": ({"cli.base", "terminal", "workflows.splitting"}, set()),
     "cli.augmenting": (
         {"cli.base", "terminal", "data.augmentation", "workflows.augmenting"},
+        set(),
+    ),
+    "cli.ablating": (
+        {"cli.base", "terminal", "workflows.ablating", "workflows.reproducing"},
         set(),
     ),
     "cli.producing": (

@@ -1,7 +1,15 @@
 """The `cxrgan` command: thin click commands over workflows. Heavy imports happen inside them."""
 
 # Importing a module of commands puts them into the group.
-from keras_cxrgan.cli import augmenting, data, evaluating, producing, splitting, training  # noqa: F401
+from keras_cxrgan.cli import (  # noqa: F401
+    ablating,
+    augmenting,
+    data,
+    evaluating,
+    producing,
+    splitting,
+    training,
+)
 from keras_cxrgan.cli.base import main
 
 __all__ = ["main"]

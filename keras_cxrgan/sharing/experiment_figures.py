@@ -10,6 +10,7 @@ import numpy as np
 
 GAP = 2  # pixels between the images of a sample grid
 INK, ACCENT, SOFT = "#222222", "#c1440e", "#8795a0"
+_COLOURS = (INK, ACCENT, SOFT, "#3b6ea5", "#5a8f29", "#8e5ea2", "#c9a227", "#2a9d8f")
 _CURVES = {"discriminator_loss": ("discriminator", INK), "generator_loss": ("generator", ACCENT)}
 
 
@@ -88,8 +89,17 @@ def lines(
     figure = _figure(5.2 * columns, 3.0 * rows)
     axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
     for axis, (title, label, curves) in zip(axes, panels):
-        for (name, (xs, ys)), colour in zip(curves.items(), (INK, ACCENT, SOFT, "#3b6ea5")):
-            axis.plot(xs, ys, label=name, color=colour, linewidth=0.9, marker=_dot(xs))
+        for place, (name, (xs, ys)) in enumerate(curves.items()):
+            turn, colour = divmod(place, len(_COLOURS))
+            axis.plot(
+                xs,
+                ys,
+                label=name,
+                color=_COLOURS[colour],
+                linestyle=("-", "--", ":")[turn % 3],
+                linewidth=0.9,
+                marker=_dot(xs),
+            )
         axis.set_title(title, fontsize=10, parse_math=False)
         axis.set_xlabel(x)
         axis.set_ylabel(label)

@@ -23,8 +23,12 @@ COLUMNS = {
     "recall": "recall",
 }
 """The columns of a table of results, unless others are asked for: key of a result -> title."""
+PRDC = ("precision", "density", "recall", "coverage")
 ALIKE = ("films", "epochs", "generator_updates", "images_seen", "real_images", "generated_images")
 ENOUGH_SEEDS = 3  # to say how much trainings differ
+# Student's t, two-sided 95 %, of 3, 4, ... paired differences: two standard errors would call one
+# of five differences of pure noise clear at three seeds.
+_T95 = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 OTHER_EXTRACTOR = "published (other extractor)"
 
 
@@ -45,7 +49,11 @@ def flat_scores(result: dict, index: int = 0) -> dict:
         "floor_count": floor["n"],
         "kid": scores["kid"]["kid"],
         "kid_error": scores["kid"]["standard_error"],
-        **{name: scores[name] for name in ("precision", "density", "recall", "coverage")},
+        "kid_floor": floor["kid"]["floor_mean"],
+        "kid_at_floor": floor["kid"]["fake_mean"],
+        **{name: scores[name] for name in PRDC},
+        **{f"{name}_floor": floor["real"][name] for name in PRDC},
+        **{f"{name}_at_floor": floor["fake"][name] for name in PRDC},
         "vendi_ratio": scores["vendi"]["ratio"],
         "real_images": scores["n_real"],
         "generated_images": scores["n_fake"],
@@ -108,16 +116,20 @@ class Difference:
     """How far the second row's mean lies above the first's, and how far chance alone may."""
 
     value: float
-    noise: float  # one standard error of the value
+    noise: float | None  # one standard error of the value; None where nothing gives it
     seeds: int  # in common
 
     @property
     def clear(self) -> bool | None:
-        """Whether it is more than two standard errors; None of too few seeds to say."""
-        return abs(self.value) > 2 * self.noise if self.seeds >= ENOUGH_SEEDS else None
+        """Whether chance alone gives as much in one of twenty cases; None of too few seeds."""
+        if self.seeds < ENOUGH_SEEDS:
+            return None
+        return abs(self.value) > _T95[min(self.seeds - ENOUGH_SEEDS, len(_T95) - 1)] * self.noise
 
     def __str__(self) -> str:
-        shown = f"{self.value:+.3g}, standard error {self.noise:.2g}"
+        shown = f"{self.value:+.3g}"
+        if self.noise is not None:
+            shown += f", standard error {self.noise:.2g}"
         if self.clear is None:
             some = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
             return (
@@ -144,8 +156,10 @@ def difference(
     mean, sd = mean_sd([theirs[seed][key] - ours[seed][key] for seed in seeds])
     if len(seeds) >= ENOUGH_SEEDS:
         return Difference(mean, sd / math.sqrt(len(seeds)), len(seeds))
-    squares = sum(side[seed][f"{key}_error"] ** 2 for side in (ours, theirs) for seed in seeds)
-    return Difference(mean, math.sqrt(squares) / len(seeds), len(seeds))
+    errors = [side[seed].get(f"{key}_error") for side in (ours, theirs) for seed in seeds]
+    if None in errors:
+        return Difference(mean, None, len(seeds))
+    return Difference(mean, math.hypot(*errors) / len(seeds), len(seeds))
 
 
 def results_table(
@@ -172,13 +186,7 @@ def results_table(
     shows_published = any(published_key in values for values in published.values())
     rows = []
     for row, seeds in by_row(results).items():
-        good = [result for result in seeds if "error" not in result]
-        count = str(len(good))
-        if len(good) < len(seeds):
-            count += f" of {len(seeds)}"
-        cells = [row, count, *(show(values_of(good, key), key) for key in ours)]
-        if not good:
-            cells = [f"{row}: {failed(seeds)}", count, *("-" for _ in ours)]
+        cells = [*_row_and_count(row, seeds), *(show(values_of(seeds, key), key) for key in ours)]
         if shows_published:
             value = published.get(row, {}).get(published_key)
             cells.append("-" if value is None else f"{value:g}")
@@ -191,6 +199,123 @@ def results_table(
             " many generated images."
         )
     return Table(title, header, tuple(rows), " ".join(filter(None, notes)))
+
+
+def _row_and_count(row: str, seeds: Sequence[dict]) -> tuple[str, str]:
+    """Return a row's name, with the error where all its seeds failed, and how many did not."""
+    good = sum("error" not in result for result in seeds)
+    count = str(good) if good == len(seeds) else f"{good} of {len(seeds)}"
+    return (row if good else f"{row}: {failed(seeds)}"), count
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column in which rows are compared: a key of the results, and which way is better."""
+
+    key: str
+    title: str
+    better: str = ""  # lower, higher, or neither
+    scale: float = 1.0
+
+
+def compared_table(
+    title: str,
+    results: Sequence[dict],
+    columns: Sequence[Column],
+    *,
+    reference: tuple[str, Mapping[str, float]] | None = None,
+    note: str = "",
+) -> Table:
+    """Return a row for each `row` of the results, mean ± sd over seeds; a clear best is bold.
+
+    Args:
+        reference: (name, values by key) of a first row that takes no part, such as the floor.
+    """
+    rows = by_row(results)
+    columns = [column for column in columns if values_of(results, column.key)]
+    marked = {column.key: clear_best(rows, column.key, column.better) for column in columns}
+    lines = []
+    if reference:
+        name, values = reference
+        shown = (
+            short(column.scale * values[column.key]) if column.key in values else "-"
+            for column in columns
+        )
+        lines.append((name, "-", *shown))
+    for row, seeds in rows.items():
+        name, count = _row_and_count(row, seeds)
+        # The reason stands below the tables: these have many columns.
+        cells = [name if name == row else f"{row} (failed)", count]
+        for column in columns:
+            text = show([column.scale * value for value in values_of(seeds, column.key)])
+            cells.append(f"**{text}**" if marked[column.key] == row else text)
+        lines.append(tuple(cells))
+    header = ("", "seeds", *(column.title for column in columns))
+    judged = any(column.better for column in columns) and len(rows) > 1
+    notes = [note, _about_marks(rows, any(marked.values())) if judged else ""]
+    return Table(title, header, tuple(lines), " ".join(filter(None, notes)))
+
+
+def clear_best(rows: Mapping[str, Sequence[dict]], key: str, better: str) -> str | None:
+    """Return the row that is better than the next best by more than chance explains, or None."""
+    means = {
+        row: mean_sd(found)[0] for row, seeds in rows.items() if (found := values_of(seeds, key))
+    }
+    if not better or len(means) < 2:
+        return None
+    sign = 1 if better == "lower" else -1
+    first, second, *_ = sorted(means, key=lambda row: sign * means[row])
+    found = difference(rows[first], rows[second], key)
+    return first if found and found.clear and sign * found.value > 0 else None
+
+
+def _about_marks(rows: Mapping[str, Sequence[dict]], marked: bool) -> str:
+    most = max(sum("error" not in result for result in seeds) for seeds in rows.values())
+    if most < ENOUGH_SEEDS:
+        return (
+            f"No best is marked: {most} seed{'s' * (most != 1)} cannot say how much another training"
+            " differs; three can (--seeds 0,1,2)."
+        )
+    if not marked:
+        return (
+            "No best is marked: in no column is a row better than the next by more than chance"
+            " explains."
+        )
+    return (
+        "**Bold**: the best of its column, better than the next by more than chance explains"
+        " (paired over the seeds, at 95 %, each column by itself)."
+    )
+
+
+def differences_table(
+    title: str, base: str, results: Sequence[dict], columns: Sequence[Column], note: str = ""
+) -> Table:
+    """Return how far each row lies above the base, paired over the seeds; a clear one is bold."""
+    rows = by_row(results)
+    columns = [column for column in columns if values_of(rows[base], column.key)]
+    lines = []
+    for row, seeds in rows.items():
+        if row == base:
+            continue
+        found = [difference(rows[base], seeds, column.key) for column in columns]
+        pairs = max((each.seeds for each in found if each), default=0)
+        shown = (_signed(each, column.scale) for each, column in zip(found, columns))
+        lines.append((row, str(pairs), *shown))
+    header = (f"minus {base}", "pairs", *(column.title for column in columns))
+    explained = (
+        "± is one standard error of the mean of the pairs, which share a seed. **Bold**: more than"
+        f" chance explains (95 %); fewer than {ENOUGH_SEEDS} pairs cannot say."
+    )
+    return Table(title, header, tuple(lines), " ".join(filter(None, [explained, note])))
+
+
+def _signed(found: Difference | None, scale: float) -> str:
+    if found is None:
+        return "-"
+    value = scale * found.value
+    text = plus_minus(value, scale * found.noise) if found.noise else short(value)
+    text = f"+{text}" if value > 0 else text
+    return f"**{text}**" if found.clear else text
 
 
 def beside_table(
@@ -217,21 +342,23 @@ def beside_table(
 def markdown_page(written: Mapping, tables: Sequence[Table]) -> str:
     """Return `results.md` from the content of `results.json` and its tables."""
     extractor = written["extractor"]
+    scale = f"scale: {written['scale']}; " if written["scale"] else ""
     lines = [
         f"# {written['experiment']}",
         "",
         written["citation"],
         "",
-        f"- scale: {written['scale']}; seeds: {', '.join(map(str, written['seeds']))}",
+        f"- {scale}seeds: {', '.join(map(str, written['seeds']))}",
         f"- films here: {written['given']}",
-        f"- films of the paper: {written['paper']}",
+        *([f"- films of the paper: {written['paper']}"] if written["paper"] else []),
     ]
     if written["departures"]:
+        origin = "paper" if written["paper"] else "recipe"
         changed = (
-            f"{name} {ours} (paper: {theirs})"
+            f"{name} {ours} ({origin}: {theirs})"
             for name, (ours, theirs) in written["departures"].items()
         )
-        lines.append(f"- settings that are not the paper's: {'; '.join(changed)}")
+        lines.append(f"- settings that are not the {origin}'s: {'; '.join(changed)}")
     if extractor:
         lines.append(
             f"- scores are of the extractor **{extractor['name']}** ({extractor['about']};"

@@ -29,6 +29,8 @@ _PLACES = {
     "inspect": "inspecting",
     "load_generator": "producing",
     "load_images": "assembly",
+    "plan_ablation": "ablating",
+    "run_ablation": "ablating",
     "split": "splitting",
     "train": "running",
 }

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_cxrgan.evaluation.report import Table
-from keras_cxrgan.recipe import RECIPES
+from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing import experiment_tables
 
 if TYPE_CHECKING:
-    from keras_cxrgan.workflows.reproducing import Setting
+    from keras_cxrgan.workflows.describing import Setting
 
 SAME_EXTRACTOR = "fid2015"  # the network the papers' FID is of; all others give other numbers
 RESULTS = ("results.json", "results.md")
@@ -100,7 +100,7 @@ def write_results(setting: Setting, results: list[dict], page: Page) -> dict:
         "departures": {
             name: [ours, theirs]
             for name, (ours, theirs) in setting.recipe()
-            .difference(RECIPES[experiment.recipe])
+            .difference(Recipe.load(experiment.recipe))
             .items()
         },
         "paper": experiment.data,
@@ -125,7 +125,8 @@ def write_results(setting: Setting, results: list[dict], page: Page) -> dict:
 
 def _without_places(setting: Setting, text: str) -> str:
     """Leave folders of this machine out: results are passed on, and they say whose it is."""
-    for place in (setting.out, Path(setting.data or ".").parent):
+    sources = (Path(source or ".").parent for source in (setting.data, setting.held_out))
+    for place in (setting.out, *sources):
         if len(place.parts) > 1:
             text = text.replace(f"{place}/", "")
     return text

@@ -8,7 +8,7 @@ import pytest
 
 from keras_cxrgan import workflows
 from keras_cxrgan.data.images import image_grid, write_png
-from keras_cxrgan.workflows import reproducing
+from keras_cxrgan.workflows import describing, reproducing
 
 TINY = {"width": 1, "latent_dim": 4, "batch_size": 2}
 LOG = {
@@ -77,7 +77,7 @@ def quick_films(monkeypatch):
                 write_png(folder / label.upper() / f"{index:05d}.png", image)
         return folder
 
-    monkeypatch.setattr(reproducing, "write_phantom", write_films)
+    monkeypatch.setattr(describing, "write_phantom", write_films)
 
 
 @pytest.fixture

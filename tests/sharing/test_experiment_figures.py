@@ -56,3 +56,13 @@ def test_grids_and_lines_with_an_odd_number_of_panels_are_drawn(tmp_path):
     assert figures.grids([("$a_", grid)] * 4, tmp_path / "g.png", columns=3).is_file()
     panels = [("norm", "y", {"a": ([1, 2], [3.0, 4.0]), "b": ([1], [2.0])})] * 3
     assert figures.lines(panels, tmp_path / "l.png", logarithmic=["norm"]).is_file()
+
+
+def test_no_curve_is_left_out_however_many_there_are(tmp_path):
+    def ink(count):
+        curves = {f"{n}": ([0, 1, 2], [n, n, n]) for n in range(count)}
+        image = decode(figures.lines([("a", "y", curves)], tmp_path / "a.png").read_bytes())
+        # Rows of the image that a horizontal line crosses, left of the legend.
+        return int((image[:, 120:400] < 250).all(axis=1).sum())
+
+    assert ink(9) > ink(5) > ink(3)
