@@ -75,6 +75,8 @@ MAY_IMPORT = {
     "study.comparison": ({"study.classification"}, set()),
     "study.answer": ({"study.comparison"}, set()),
     "training.losses": (set(), {"tensorflow"}),
+    "training.augmentation": (set(), {"tensorflow"}),
+    "training.watching": ({"training.losses"}, {"keras"}),
     "training.gan": ({"training.losses", "models.layers"}, {"tensorflow", "keras"}),
     "training.runtime": (set(), {"tensorflow", "keras"}),
     "training.state": ({"training.gan"}, set()),

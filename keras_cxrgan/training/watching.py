@@ -1,0 +1,164 @@
+"""Watch a run for the two ways in which GANs fail silently: collapse, and a discriminator that won.
+
+Neither stops the losses from looking healthy. Collapse shows in the images themselves: those of
+different latents come to resemble each other. A discriminator that has won shows in its scores.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import keras
+import numpy as np
+
+from keras_cxrgan.training import losses
+
+COLLAPSED = 0.25  # of the real films' distance
+WON = 0.98  # real score minus fake score, both probabilities
+PATIENCE = 5  # looks or ticks in a row that must agree
+# Images seen from the first to the last of them, at least. Every run begins like a failed one: a
+# narrow DCGAN on 70 films recovered by itself after 21,000 images.
+PATIENCE_IMAGES = 25_000
+SHARE = 0.01  # of training time that looking may take
+
+
+def pairwise_distance(images: np.ndarray) -> float:
+    """Return the mean over all pairs of images of their RMS difference in grey levels (0-255).
+
+    images: (N, ...) float32 in [-1, 1], N at least 2. Real films of one
+    class lie at 50 to 65, a collapsed generator's images near 0.
+
+    >>> black, grey, white = np.full((4, 4), -1.0), np.zeros((4, 4)), np.ones((4, 4))
+    >>> pairwise_distance(np.stack([black, grey, white]))  # 127.5, 127.5 and 255
+    170.0
+    """
+    if len(images) < 2:
+        raise ValueError(f"a distance between images needs 2 or more, got {len(images)}")
+    flat = np.asarray(images, np.float32).reshape(len(images), -1)
+    # Less their mean, so that small differences are not differences of large numbers.
+    flat = flat - flat.mean(axis=0)
+    products = (flat @ flat.T).astype(np.float64)
+    norms = np.diag(products)
+    squared = norms[:, None] + norms[None] - 2 * products
+    upper = squared[np.triu_indices(len(flat), 1)]
+    return float(127.5 * np.sqrt(np.maximum(upper, 0) / flat.shape[1]).mean())
+
+
+class WatchCollapse(keras.callbacks.Callback):
+    """Logs how different the images of fixed latents are; warns once of each failure that lasts.
+
+    Adds to the logs of a tick in which it looked:
+
+    - `sample_distance`: `pairwise_distance` of the generated images.
+    - `sample_distance_ratio`: that over the real films'; 1 is their variety, 0 is one image.
+
+    After each look it waits until all looks are less than 1 % of the training's time (`share` says
+    what they are). Put it after `Clock`, which counts the images, and
+    before `RunLog`, which writes the logs.
+
+    Args:
+        latent_count: images of a look.
+        seed: of their latents.
+        real_distance: `pairwise_distance` of real films, some hundred of them at most.
+        report: function of one line; the lines are kept in `warnings` too.
+        every: ticks between two looks, at least.
+
+    Example:
+        >>> real = pairwise_distance(from_uint8(films[:256]))
+        >>> watch = WatchCollapse(real_distance=real, report=print)
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_count: int = 64,
+        seed: int = 0,
+        real_distance: float,
+        report=None,
+        every: int = 1,
+    ):
+        super().__init__()
+        if not real_distance > 0:
+            raise ValueError(
+                f"the real films' pairwise distance is {real_distance}: they are all the same"
+                " film, and a GAN needs different ones (cxrgan inspect shows duplicates)"
+            )
+        self.latent_count = latent_count
+        self.seed = seed
+        self.real_distance = real_distance
+        self.report = report or (lambda line: None)
+        self.every = every
+        self.warnings = []
+        self.collapsed, self.won = _Lasting(), _Lasting()
+        self.spent = self.trained = 0.0
+        self.ticks = 0
+
+    @property
+    def share(self) -> float:
+        """Time of all looks so far, as a part of the ticks' own."""
+        return self.spent / max(self.trained, 1e-9)
+
+    def on_train_begin(self, logs=None):
+        # TensorFlow traces the generator at its first call, which is no cost of looking.
+        self.model.generate(1, seed=self.seed)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seen = logs["images_seen"]
+        self.trained += time.monotonic() - self.began
+        self._watch_scores(logs, seen)
+        self.ticks += 1
+        if self.ticks % self.every == 0 and self.spent <= SHARE * self.trained:
+            began = time.monotonic()
+            self._look(logs, seen)
+            self.spent += time.monotonic() - began
+
+    def _look(self, logs, seen):
+        distance = pairwise_distance(self.model.generate(self.latent_count, seed=self.seed))
+        ratio = distance / self.real_distance
+        logs["sample_distance"], logs["sample_distance_ratio"] = distance, ratio
+        if self.collapsed.lasts(ratio < COLLAPSED, seen):
+            self._warn(
+                f"the generator may have collapsed: at {seen:,} images seen its images differ by"
+                f" {distance:.1f} grey levels, real ones by {self.real_distance:.1f}, so that"
+                " different latents give almost the same film. Go back to an earlier checkpoint,"
+                " or train anew with augmentation (--recipe small_data) or a penalty"
+                " (--set penalty=r1)"
+            )
+
+    def _watch_scores(self, logs, seen):
+        if self.model.loss_name not in losses.CROSS_ENTROPY:
+            return  # only their scores are probabilities
+        gap = logs["real_score"] - logs["fake_score_before"]
+        if self.won.lasts(gap > WON, seen):
+            self._warn(
+                f"the discriminator has won: at {seen:,} images seen it gives real films"
+                f" {logs['real_score']:.2f} and generated ones {logs['fake_score_before']:.2f},"
+                " so that the generator learns next to nothing from it. Train anew with"
+                " augmentation (--recipe small_data), or weaken it: a penalty (--set penalty=r1)"
+                " or a lower learning rate (--set discriminator_learning_rate=0.0001)"
+            )
+
+    def _warn(self, line):
+        self.warnings.append(line)
+        self.report(line)
+
+
+class _Lasting:
+    """Says once that something has been so for PATIENCE looks and PATIENCE_IMAGES images."""
+
+    def __init__(self):
+        self.looks, self.since, self.said = 0, math.inf, False
+
+    def lasts(self, so: bool, seen: int) -> bool:
+        if not so:
+            self.looks, self.since = 0, math.inf
+            return False
+        self.looks += 1
+        self.since = min(self.since, seen)
+        lasting = self.looks >= PATIENCE and seen - self.since >= PATIENCE_IMAGES
+        new, self.said = lasting and not self.said, self.said or lasting
+        return new
