@@ -22,9 +22,15 @@ from __future__ import annotations
 import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
-from keras_cxrgan.models.layers import FadeIn, UpsampleConv2D
+from keras_cxrgan.models.layers import (
+    FadeIn,
+    MinibatchStandardDeviation,
+    SpectralConv2D,
+    SpectralDense,
+    UpsampleConv2D,
+)
 
 
 def build_generator(
@@ -47,6 +53,8 @@ def build_generator(
     growth_width: tuple[int, ...] = (8,),
     previous_size: int = 0,
     fade_in: int = 0,
+    classes: int = 0,
+    residual: bool = False,
 ) -> keras.Model:
     """Return a generator: latents (N, latent_dim) -> images (N, S, S, channels) in [-1, 1].
 
@@ -65,11 +73,21 @@ def build_generator(
         previous_size: size from which it grew to this one, for `fade_in`; 0 for half of it.
         fade_in: training images over which the blocks appended since `previous_size` come in,
             the former image, enlarged, going out; 0 for at once, without the former head.
+        classes: 0 for none; else the network takes [latents, labels], labels one-hot
+            (N, classes), and each normalization is followed by a scale and an offset of the
+            class, 1 and 0 at first (conditional batch normalization, de Vries et al. 2017).
+        residual: add to each block's map, before its normalization, the map that the block
+            started from, enlarged (after a 1x1 convolution where the number of maps changes).
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
         3578624
     """
+    if classes and not normalization:
+        raise ValueError(
+            f"classes={classes} needs a normalized generator, whose scales are of the classes:"
+            " give normalization batch or instance, or classes=0"
+        )
     sides = _sides(image_size, base_size)
     maps = _maps(sides, width, max_width, grown_from, growth_width)
     settings = _convention(convention)
@@ -91,16 +109,27 @@ def build_generator(
     def normalize_and_activate(x, side, normalized):
         if normalized:
             x = _normalization(normalization, settings, side, synchronized=synchronized)(x)
+            if classes:
+                # Beside the scale and offset that all classes share, so that a class of few films
+                # has little to learn by itself, and named apart, so that a generator of one class
+                # hands its weights on to one of several.
+                x = layers.Multiply()([x, of_class("ones", f"class_scale_{side}", x.shape[-1])])
+                x = layers.Add()([x, of_class("zeros", f"class_offset_{side}", x.shape[-1])])
         return layers.LeakyReLU(0.2)(x) if activation == "leaky_relu" else layers.ReLU()(x)
+
+    def of_class(initial, name, maps):
+        numbers = layers.Dense(maps, use_bias=False, kernel_initializer=initial, name=name)(labels)
+        return layers.Reshape((1, 1, maps))(numbers)
 
     def to_image(x, name):
         # Images are float32 whatever the precision inside: tanh in bfloat16 has 8 bits at most.
         return layers.Activation("tanh", dtype="float32", name=name)(x)
 
     latents = keras.Input((latent_dim,), name="latents")
+    labels = keras.Input((classes,), name="labels") if classes else None
     x = layers.Dense(base_size * base_size * maps[base_size], name="base", **kernels())(latents)
-    x = layers.Reshape((base_size, base_size, maps[base_size]))(x)
-    x = normalize_and_activate(x, base_size, normalization and normalize_base)
+    start = layers.Reshape((base_size, base_size, maps[base_size]))(x)
+    x = normalize_and_activate(start, base_size, normalization and normalize_base)
     former = None
     for side in sides[1:]:
         if side == previous_size:
@@ -108,12 +137,15 @@ def build_generator(
             former = to_image(former, "previous_images")
         if side < image_size:
             x = double(x, maps[side], f"convolution_{side}")
+            if residual:
+                skip = _to_maps(layers.Conv2D, start, maps[side], side)
+                start = x = layers.Add()([x, layers.UpSampling2D(2)(skip)])
             x = normalize_and_activate(x, side, normalization)
     images = to_image(double(x, channels, "image_convolution"), "images")
     if former is not None:
         former = layers.UpSampling2D(image_size // previous_size, dtype="float32")(former)
         images = FadeIn(fade_in, name="fade_in", dtype="float32")([former, images])
-    return keras.Model(latents, images, name="generator")
+    return keras.Model([latents, labels] if classes else latents, images, name="generator")
 
 
 def build_discriminator(
@@ -133,6 +165,10 @@ def build_discriminator(
     growth_width: tuple[int, ...] = (8,),
     previous_size: int = 0,
     fade_in: int = 0,
+    spectral: bool = False,
+    minibatch_stddev: bool = False,
+    classes: int = 0,
+    residual: bool = False,
 ) -> keras.Model:
     """Return a discriminator: images (N, S, S, channels) in [-1, 1] -> logits (N, 1).
 
@@ -147,6 +183,16 @@ def build_discriminator(
             LeakyReLU, so papers that drop before it are the same function.)
         grown_from, growth_width, previous_size, fade_in: as of `build_generator`; the former
             network sees the image averaged down to its size.
+        spectral: divide every kernel by its spectral norm (Miyato et al. 2018). All layers then
+            have biases, whatever the convention: without one, and without normalization, an
+            image of half the contrast would have half the logit.
+        minibatch_stddev: show the last convolution how much the images of each four consecutive
+            ones differ (`MinibatchStandardDeviation`).
+        classes: 0 for none; else the network takes [images, labels], labels one-hot
+            (N, classes), and the logit gains the inner product of a vector of the class and the
+            last maps summed over their pixels (projection; Miyato & Koyama 2018).
+        residual: add to the map of each block but the first, before its normalization, the one
+            the block started from, averaged down (after a 1x1 convolution).
 
     Example:
         >>> build_discriminator(64, channels=3, normalization="instance").count_params()
@@ -156,17 +202,34 @@ def build_discriminator(
     maps = _maps(sides, width, max_width, grown_from, growth_width)
     settings = _convention(convention)
     previous_size = _previous(image_size, grown_from, previous_size) if fade_in else 0
+    if previous_size and residual:
+        raise ValueError("a residual discriminator cannot fade in: give fade_in=0")
+    if minibatch_stddev and len(sides) < 3:
+        raise ValueError(
+            "minibatch_stddev needs a second block: image_size of 4 times base_size or more,"
+            f" got image_size={image_size} and base_size={base_size}"
+        )
+    convolution = SpectralConv2D if spectral else layers.Conv2D
+    dense = SpectralDense if spectral else layers.Dense
+    use_bias = spectral or settings["bias"]
 
     def halve(x, side, name):
-        kernels = {"kernel_initializer": settings["kernel"](), "use_bias": settings["bias"]}
-        return layers.Conv2D(
+        kernels = {"kernel_initializer": settings["kernel"](), "use_bias": use_bias}
+        return convolution(
             maps[side], kernel_size, strides=2, padding="same", name=name, **kernels
         )(x)
 
     images = keras.Input((image_size, image_size, channels), name="images")
-    x = images
+    x = start = images
     for block, side in enumerate(sides[-2::-1]):
+        if minibatch_stddev and side == base_size:
+            x = MinibatchStandardDeviation(name="minibatch_stddev")(x)
         x = halve(x, side, f"convolution_{side}" if block else "image_convolution")
+        if residual:
+            if block > 0:
+                skip = layers.AveragePooling2D(2)(start)
+                x = layers.Add()([x, _to_maps(convolution, skip, maps[side], side)])
+            start = x
         if normalization and block > 0:
             x = _normalization(
                 normalization,
@@ -182,15 +245,38 @@ def build_discriminator(
             former = layers.AveragePooling2D(image_size // previous_size)(images)
             former = layers.LeakyReLU(0.2)(halve(former, side, "previous_image_convolution"))
             x = FadeIn(fade_in, name="fade_in")([former, x])
-    x = layers.Flatten()(x)
-    logits = layers.Dense(
+    logits = dense(
         1,
         dtype="float32",
         name="logits",
         kernel_initializer=settings["kernel"](),
-        use_bias=settings["bias"],
+        use_bias=use_bias,
+    )(layers.Flatten()(x))
+    if not classes:
+        return keras.Model(images, logits, name="discriminator")
+    labels = keras.Input((classes,), name="labels")
+    # The inner products with the vectors of all classes, which are the kernel's columns.
+    products = dense(
+        classes,
+        dtype="float32",
+        name="projection",
+        kernel_initializer=settings["kernel"](),
+        use_bias=False,
+    )(ops.sum(x, axis=(1, 2)))
+    logits = layers.Add(dtype="float32")(
+        [logits, layers.Dot(axes=1, dtype="float32")([labels, products])]
+    )
+    return keras.Model([images, labels], logits, name="discriminator")
+
+
+def _to_maps(convolution, x, maps: int, side: int):
+    """Return a skip path's map with so many channels."""
+    if x.shape[-1] == maps:
+        return x
+    # Glorot in both conventions: of N(0, 0.02) a map of 64 would come through at a sixth.
+    return convolution(
+        maps, 1, use_bias=False, kernel_initializer="glorot_uniform", name=f"skip_{side}"
     )(x)
-    return keras.Model(images, logits, name="discriminator")
 
 
 def _sides(image_size: int, base_size: int) -> list[int]:

@@ -111,3 +111,121 @@ class FadeIn(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "images": self.images}
+
+
+def _spectrally_normalized(layer, training):
+    """Return a layer's kernel divided by its largest singular value, moving `layer.u` if training.
+
+    The kernel is seen as the matrix (inputs of one output, outputs); Miyato et al. 2018.
+    """
+    kernel = ops.cast(layer.kernel, "float32")
+    matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    # Outside the gradient: then that of sigma is v u^T (section 2.3), not the iteration's.
+    v = ops.stop_gradient(_unit(ops.matmul(matrix, layer.u)))
+    images = ops.matmul(v, matrix)
+    u = ops.stop_gradient(_unit(images))
+    if training:
+        layer.u.assign(u)
+    sigma = ops.sum(images * u)
+    return ops.cast(kernel / ops.maximum(sigma, 1e-12), layer.compute_dtype)
+
+
+def _unit(vector):
+    return vector / ops.maximum(ops.sqrt(ops.sum(ops.square(vector))), 1e-12)
+
+
+def _add_singular_vector(layer):
+    # The same on every replica: it follows from the kernel and not from the images.
+    return layer.add_weight(
+        name="u",
+        shape=(layer.kernel.shape[-1],),
+        initializer="random_normal",
+        trainable=False,
+        autocast=False,
+        aggregation="only_first_replica",
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
+class SpectralConv2D(keras.layers.Conv2D):
+    """A Conv2D that works with its kernel over the kernel's spectral norm (Miyato et al. 2018).
+
+    The kernel is seen as a matrix of (height x width x inputs, filters). Its largest singular
+    value is followed by one power iteration for each call with `training=True`; `kernel` itself
+    stays as the optimizer left it. (Keras' `SpectralNormalization` overwrites it.)
+
+    Example: `SpectralConv2D(64, 4, strides=2, padding="same")(keras.Input((32, 32, 1)))`
+    """
+
+    # Those of the parent class would save its own two weights and leave `u` out.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.u = _add_singular_vector(self)
+
+    def call(self, inputs, training=False):
+        outputs = self.convolution_op(inputs, _spectrally_normalized(self, training))
+        return self.activation(outputs + self.bias if self.use_bias else outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
+class SpectralDense(keras.layers.Dense):
+    """A Dense layer that works with its kernel over its spectral norm; see `SpectralConv2D`.
+
+    Example: `SpectralDense(1)(keras.Input((64,)))` is a linear map of Lipschitz constant 1.
+    """
+
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.u = _add_singular_vector(self)
+
+    def call(self, inputs, training=False):
+        outputs = ops.matmul(inputs, _spectrally_normalized(self, training))
+        return self.activation(outputs + self.bias if self.use_bias else outputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
+class MinibatchStandardDeviation(keras.layers.Layer):
+    """Append one map that tells how much the images of a group differ (Karras et al. 2018).
+
+    (N, H, W, C) -> (N, H, W, C + 1). Groups are of `group_size` consecutive images, so that
+    replicas with a part of a batch each form the groups of the whole batch; a remainder joins the
+    last group. The map is constant: the standard deviation over the group of each of the
+    H x W x C numbers, averaged. A generator that makes one image only is seen at once.
+
+    Example: `MinibatchStandardDeviation()(keras.Input((8, 8, 64)))` has shape (None, 8, 8, 65).
+    """
+
+    def __init__(self, group_size: int = 4, **kwargs):
+        super().__init__(**kwargs)
+        if group_size < 2:
+            raise ValueError(
+                f"MinibatchStandardDeviation needs a group_size of 2 or more, got {group_size}"
+            )
+        self.group_size = group_size
+
+    def call(self, inputs):
+        count = ops.shape(inputs)[0]
+        last_group = ops.maximum(count // self.group_size, 1) - 1
+        group = ops.minimum(ops.arange(count, dtype="int32") // self.group_size, last_group)
+        # Times a matrix of shares, the images of a group become the group's mean, whatever its
+        # size; a batch is small, and so is this product.
+        together = ops.cast(ops.equal(group[:, None], group[None, :]), "float32")
+        shares = together / ops.sum(together, axis=1, keepdims=True)
+        numbers = ops.reshape(ops.cast(inputs, "float32"), (count, -1))
+        variance = ops.matmul(shares, ops.square(numbers - ops.matmul(shares, numbers)))
+        # The square root has no gradient at 0, where equal images are.
+        deviation = ops.mean(ops.sqrt(variance + 1e-8), axis=1)
+        pixel = ops.cast(deviation, inputs.dtype)[:, None, None, None]
+        return ops.concatenate([inputs, pixel * ops.ones_like(inputs[..., :1])], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] + 1)
+
+    def get_config(self):
+        return {**super().get_config(), "group_size": self.group_size}
