@@ -163,6 +163,16 @@ def fake(folder, tmp_path, work, **changes):
     )
 
 
+def test_films_too_few_to_score_fail_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflows, "train", lambda *arguments, **options: 1 / 0)
+    few = choosing.write_phantom(tmp_path / "films", {"normal": 13})
+    setting = Setting(EXPERIMENT, tmp_path / "out", data=str(few))
+    written = reproducing.reproduce(setting, two_stages)
+    assert written["failed"] == ["short-0", "long-0"]
+    reason = "13 films, and scores need 14 or more: add films"
+    assert reason in (setting.out / "results.md").read_text()
+
+
 def test_a_failed_cell_is_a_row_and_the_others_keep_their_table(tmp_path):
     def work(cell, folder, setting):
         if cell.name == "a":

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows import contrasting, reproducing
+from keras_cxrgan.workflows.choosing import FEWEST_SCORED
 from keras_cxrgan.workflows.describing import Cell, Experiment, Setting
 
 BASE = "base"
 PHANTOM = {"normal": 60}  # films of each class where none are given
-FEWEST_SCORED = 14  # an evaluation with 5 neighbours needs as many on each side
 # Audited in pixels too: one generated image laid on one film takes half a millisecond.
 MOST_PAIRS = 60_000
 # Another preparation makes other films to score against, and rows that do not compare.

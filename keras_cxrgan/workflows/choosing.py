@@ -9,6 +9,7 @@ from pathlib import Path
 
 from keras_cxrgan.workflows.presenting import write
 
+FEWEST_SCORED = 14  # halves of them have 5 neighbours each
 
 def choose_classes(source: str, classes: tuple[str, ...], fewest: int = 1) -> tuple[str, ...]:
     """Return those of `classes` that a source has, or its largest class, which stands in for them.
@@ -44,6 +45,16 @@ def count_films(source: str, classes: tuple[str, ...] = ()) -> int:
     from keras_cxrgan.data.sources import read_source
 
     return len(read_source(source, classes)[0].records)
+
+
+def check_scorable(source: str, classes: tuple[str, ...] = ()) -> None:
+    """Raise `ValueError` when a source has too few films of these classes to score against."""
+    count = count_films(source, classes)
+    if count < FEWEST_SCORED:
+        chosen = f" of {', '.join(classes)}" if any(classes) else ""
+        raise ValueError(
+            f"{source} has {count} films{chosen}, and scores need {FEWEST_SCORED} or more: add films"
+        )
 
 
 def write_phantom(folder: Path, counts: Mapping[str, int], image_size: int = 128) -> Path:

@@ -24,6 +24,7 @@ from pathlib import Path
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.experiment_tables import flat_scores
 from keras_cxrgan.workflows.choosing import (
+    check_scorable,
     count_classes,
     count_films,
     nested_subsets,
@@ -141,6 +142,7 @@ def train_and_score(cell: Cell, folder: Path, setting: Setting) -> dict:
         # Only the scores are missing, or other ones are asked for: the run may have gone on since.
         numbers = earlier["numbers"]
     else:
+        check_scorable(cell.evaluate_against or cell.data, cell.classes)
         numbers = train(cell, run, setting)
         # A copy of its own, for another cell may go on with the run.
         workflows.export(run, generator, overwrite=True)
