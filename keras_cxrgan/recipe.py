@@ -29,6 +29,7 @@ CHOICES = {
     "generator_normalization": ("batch", "instance", "none"),
     "discriminator_normalization": ("batch", "instance", "none"),
     "convention": ("pytorch", "keras"),
+    "growth_start": ("random", "former_image"),
     "loss": ("non_saturating", "minimax", "wasserstein", "hinge", "least_squares"),
     "penalty": ("none", "gradient_penalty", "r1"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
@@ -122,6 +123,7 @@ class Recipe:
     )
     growth_width: tuple[int, ...] = (8,)  # feature maps of each appended block; one number for all
     previous_size: int = 0  # size they grew from to image_size; 0 = half of it
+    growth_start: str = "random"  # of what is appended; former_image = it makes the one before
     fade_in: int = 0  # images of a stage over which its new blocks come in; 0 = at once
     native_ramp: int = (
         0  # images of a stage until none is blown up from the size before; 0 = none is
@@ -130,6 +132,7 @@ class Recipe:
     stage_batch_sizes: tuple[int, ...] = ()  # one for each stage; () = batch_size in all
     stage_accumulations: tuple[int, ...] = ()
     stage_learning_rates: tuple[float, ...] = ()  # of both networks
+    stage_generator_learning_rates: tuple[float, ...] = ()  # of the generator alone
     stage_epochs: tuple[int, ...] = ()
     stage_precisions: tuple[str, ...] = ()
 

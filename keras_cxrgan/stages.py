@@ -9,6 +9,7 @@ OWN = {
     "stage_batch_sizes": ("batch_size",),
     "stage_accumulations": ("accumulation",),
     "stage_learning_rates": ("generator_learning_rate", "discriminator_learning_rate"),
+    "stage_generator_learning_rates": ("generator_learning_rate",),  # wins over the one above
     "stage_epochs": ("epochs",),
     "stage_precisions": ("precision",),
 }
@@ -49,8 +50,8 @@ def wrong_growth(recipe) -> list[str]:
     if not trunk:
         return [
             f"{name} is of networks that grow: set grown_from=64 too"
-            for name in ("previous_size", "fade_in", "native_ramp", "stages", *OWN)
-            if getattr(recipe, name)
+            for name in ("previous_size", "fade_in", "native_ramp", "stages", "growth_start", *OWN)
+            if getattr(recipe, name) not in (0, (), "random")
         ]
     sizes = tuple(2**power for power in range(12) if trunk <= 2**power <= size)
     if trunk not in sizes or trunk < 4 * recipe.base_size:
@@ -72,6 +73,8 @@ def wrong_growth(recipe) -> list[str]:
         )
     if recipe.discriminator_dropout:
         wrong.append("discriminator_dropout has no place in networks that grow; leave it out")
+    if recipe.growth_start == "former_image":
+        wrong += _wrong_start(recipe)
     if recipe.stages and (
         recipe.stages != tuple(other for other in sizes if other in recipe.stages)
         or (recipe.stages[0], recipe.stages[-1]) != (trunk, size)
@@ -88,3 +91,27 @@ def wrong_growth(recipe) -> list[str]:
         if getattr(recipe, name) and len(getattr(recipe, name)) != len(recipe.stages)
     ]
     return wrong
+
+
+def _wrong_start(recipe) -> list[str]:
+    """Return one line for each field with which networks cannot start from the former image."""
+    maps = 2 * recipe.channels
+    reasons = {
+        f"growth_width of {maps} or more, a plus and a minus map for each channel;"
+        f" got {recipe.growth_width}": min(recipe.growth_width, default=maps) < maps,
+        "fade_in=0, for nothing is there to fade in": recipe.fade_in,
+        "kernels of 2 pixels or more; set generator_kernel_size and discriminator_kernel_size": min(
+            recipe.generator_kernel_size, recipe.discriminator_kernel_size
+        )
+        < 2,
+        "generator_normalization=batch or none, for instance normalization takes each image's"
+        " brightness": recipe.generator_normalization == "instance",
+        "discriminator_normalization_affine=true, for it passes on what a scale and offset put"
+        " back": recipe.discriminator_normalization != "none"
+        and not recipe.discriminator_normalization_affine,
+    }
+    return [
+        f"growth_start=former_image needs {needed} (or set growth_start=random)"
+        for needed, missing in reasons.items()
+        if missing
+    ]

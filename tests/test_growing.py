@@ -12,8 +12,8 @@ from keras_cxrgan import runs, workflows
 from keras_cxrgan.data.images import decode, write_png
 from keras_cxrgan.recipe import RECIPES, Recipe
 from keras_cxrgan.stages import by_stage
-from keras_cxrgan.training import runtime
-from keras_cxrgan.workflows import growing, planning, sides
+from keras_cxrgan.training import runtime, state
+from keras_cxrgan.workflows import growing, planning, running, sides
 
 TINY = Recipe().override(
     image_size=128,
@@ -121,6 +121,60 @@ def test_a_stage_starts_from_what_the_one_before_has_learnt(grown, tmp_path, fol
     for ours, theirs in zip(gan.ema_generator.get_weights(), gan.generator.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
     assert float(gan.generator_optimizer.iterations) == 0
+
+
+def begin(recipe, films, out, monkeypatch):
+    """Train the first stage, and return the GAN that the second begins with."""
+    begun = {}
+    first, second = by_stage(recipe)[:2]
+    workflows.train(first, out / "first", data=films)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_fit", lambda gan, *_: begun.update(gan=gan))
+        workflows.train(second, out / "second", data=films, start_from=out / "first")
+    return begun["gan"]
+
+
+def former_generator(recipe, out):
+    generator, _ = workflows.assembly.build_networks(by_stage(recipe)[0])
+    found, _ = state.read_newest(out / "first" / "backup")
+    generator.set_weights(state.weights_of("generator", found))
+    return generator
+
+
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_a_stage_can_start_from_the_former_images(distribution, folder, tmp_path, monkeypatch):
+    recipe = TINY.override(
+        fade_in=0, growth_start="former_image", latent_distribution=distribution, growth_width=(4,)
+    )
+    gan = begin(recipe, str(folder), tmp_path, monkeypatch)
+    latents = np.random.default_rng(5).normal(size=(4, 4)).astype("float32")
+    former = np.asarray(former_generator(recipe, tmp_path)(latents))
+    enlarged = former.repeat(2, axis=1).repeat(2, axis=2)
+    for network in (gan.generator, gan.ema_generator):
+        np.testing.assert_allclose(network(latents), enlarged, atol=1 / 255)
+    assert former.std() > 1e-3
+    # Moments of real films, not the initial ones.
+    normalization = gan.discriminator.get_layer("normalization_16")
+    assert (normalization.moving_variance.numpy() != 1).all()
+
+
+def test_a_random_start_is_what_it_always_was(folder, tmp_path, monkeypatch):
+    recipe = TINY.override(fade_in=0)
+    gan = begin(recipe, str(folder), tmp_path, monkeypatch)
+    fresh = workflows.build_gan(by_stage(recipe)[1], runtime.start("cpu", seed=recipe.seed))
+    for owner in ("generator", "discriminator"):
+        ours, untouched = getattr(gan, owner), getattr(fresh, owner)
+        appended = ["image_convolution"]
+        appended += {
+            "generator": ["convolution_32", "normalization_32"],
+            "discriminator": ["convolution_16", "normalization_16"],
+        }[owner]
+        for name in appended:
+            weights = zip(
+                ours.get_layer(name).get_weights(), untouched.get_layer(name).get_weights()
+            )
+            for begun, drawn in weights:
+                np.testing.assert_array_equal(begun, drawn)
 
 
 def test_resumed_inside_a_stage_and_between_stages_it_ends_the_same(run, grown, folder):
@@ -231,3 +285,28 @@ def test_accumulation_over_replicas_is_refused(folder):
     strategy = runtime.start("cpu:2")
     with pytest.raises(ValueError, match="accumulation=2 works on one device, and there are 2"):
         workflows.build_gan(by_stage(TINY)[1], strategy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fade_in": 5}, "needs fade_in=0"),
+        ({"growth_width": (4, 1)}, r"needs growth_width of 2 or more.*got \(4, 1\)"),
+        ({"channels": 3}, "needs growth_width of 6 or more"),
+        ({"generator_normalization": "instance"}, "needs generator_normalization=batch or none"),
+        ({"discriminator_normalization_affine": False}, "needs discriminator_normalization_affine"),
+        ({"discriminator_kernel_size": 1}, "needs kernels of 2 pixels or more"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_in_one_line(changes, message):
+    with pytest.raises(ValueError, match=f"growth_start=former_image {message}") as error:
+        TINY.override(**{"fade_in": 0, "growth_start": "former_image", **changes})
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_is_of_networks_that_grow():
+    with pytest.raises(ValueError, match="growth_start is of networks that grow"):
+        Recipe().override(growth_start="former_image")
+    with pytest.raises(ValueError, match="growth_start must be one of random, former_image"):
+        TINY.override(growth_start="warm")
+    assert RECIPES["incremental"].growth_start == "random"

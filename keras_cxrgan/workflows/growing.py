@@ -5,8 +5,9 @@
     stages/0064/     a run like any other, and so on to the largest
 
 `cxrgan generate`, `export` and `evaluate` take the whole directory as its newest stage. What is
-learnt passes on: all weights but the head's, and the moving statistics. Optimizers and the averaged
-generator start afresh in each stage, for their numbers belong to other variables.
+learnt passes on: all weights but the head's (with `growth_start=former_image` the head's too, in
+the new block), and the moving statistics. Optimizers and the averaged generator start afresh in
+each stage, for their numbers belong to other variables.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def train(
             gan = build_gan(recipe, strategy)
             resumed_from, notes = state.load_state(gan, run / "backup")
             if start_from and not resumed_from:
-                _begin_with(gan, start_from)
+                _begin_with(gan, start_from, image_set.images)
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
         except tf.errors.OpError as error:
@@ -170,15 +170,32 @@ def train(
         )
 
 
-def _begin_with(gan, smaller: Path) -> None:
+def _begin_with(gan, smaller: Path, images) -> None:
     """Give the networks what those of a smaller size have learnt; optimizers start afresh."""
     recipe = Recipe.from_json((smaller / "recipe.json").read_text())
     arrays, _ = state.read_newest(smaller / "backup")
     if arrays is None:
         raise ValueError(f"{smaller} holds no complete state to start from; train it first")
-    for owner, network in zip(("generator", "discriminator"), build_networks(recipe)):
-        network.set_weights(state.weights_of(owner, arrays))
-        transfer(network, getattr(gan, owner))
+    generator, discriminator = build_networks(recipe)
+    generator.set_weights(state.weights_of("generator", arrays))
+    discriminator.set_weights(state.weights_of("discriminator", arrays))
+    latents, films = (), ()
+    if recipe.growth_start == "former_image":
+        # Four batches as in training, whose statistics the new normalizations pass on. Those of
+        # real films: with the generator's, the discriminator no longer told them apart.
+        count = recipe.batch_size // recipe.accumulation
+        random = np.random.default_rng(recipe.seed)
+        shape = (4, count, recipe.latent_dim)
+        uniform = recipe.latent_distribution == "uniform"
+        latents = random.uniform(-1, 1, shape) if uniform else random.normal(size=shape)
+        some = images[np.sort(random.permutation(len(images))[: 4 * count])]
+        times = images.shape[1] // recipe.image_size
+        films = [
+            tf.nn.avg_pool2d(batch, times, times, "VALID").numpy()
+            for batch in training_batches(some, count, channels=recipe.channels).take(4)
+        ]
+    transfer(generator, gan.generator, start=recipe.growth_start, batches=latents)
+    transfer(discriminator, gan.discriminator, start=recipe.growth_start, batches=films)
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
 

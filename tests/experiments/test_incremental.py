@@ -43,6 +43,11 @@ def test_each_scale_is_a_recipe_that_can_be(tmp_path):
         faded = setting.recipe(**setting["faded"])
         assert by_stage(faded)[-1].image_size == last
         assert len(setting["stage_images"]) in (0, len(faded.stages))
+        preserved = setting.recipe(**incremental.preserved(setting))
+        rates = [stage.generator_learning_rate for stage in by_stage(preserved)]
+        assert rates == [0.002] + [0.0002] * (len(rates) - 1)
+        assert (preserved.growth_start, preserved.fade_in) == ("former_image", 0)
+        assert setting.recipe().growth_start == faded.growth_start == "random"
     assert setting.recipe().stages == (64, 128, 512, 1024, 2048)
     assert RECIPES["incremental"].epochs == 20
 
@@ -67,6 +72,14 @@ def test_a_growth_that_fails_is_a_finding_and_not_a_lost_page(done):
     page = (out / "results.md").read_text()
     assert "fade-in, faster generator: failed, stage 64 ends after 32 images" in page
     assert result.exit_code == 1 and "faded-seed-0" in result.output
+
+
+def test_function_preserving_growth_has_its_own_row(done):
+    out, _ = done
+    cells = {cell["row"]: cell for cell in json.loads((out / "results.json").read_text())["cells"]}
+    assert list(cells) == [incremental.AT_ONCE, incremental.FADED, incremental.PRESERVED]
+    assert cells[incremental.PRESERVED]["recipe"]["growth_start"] == "former_image"
+    assert f"Stages, {incremental.PRESERVED}" in (out / "results.md").read_text()
 
 
 def test_detail_that_all_images_share_is_told_from_their_own():
