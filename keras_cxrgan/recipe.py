@@ -14,60 +14,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_cxrgan.fields import SPELLED, has_type, parse
+from keras_cxrgan.rules import wrong_objective, wrong_sizes, wrong_values
 from keras_cxrgan.stages import by_stage, wrong_growth
 
-CHOICES = {
-    "fit": ("crop", "pad", "stretch"),
-    "latent_distribution": ("normal", "uniform"),
-    "upsampling": ("transpose", "resize"),
-    "generator_activation": ("relu", "leaky_relu"),
-    "generator_normalization": ("batch", "instance", "none"),
-    "discriminator_normalization": ("batch", "instance", "none"),
-    "convention": ("pytorch", "keras"),
-    "growth_start": ("random", "former_image"),
-    "loss": ("non_saturating", "minimax", "wasserstein", "hinge", "least_squares"),
-    "penalty": ("none", "gradient_penalty", "r1"),
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-    "evaluate_metric": ("kid", "frechet", "precision", "recall", "density", "coverage"),
-}
-POSITIVE = (
-    "image_size",
-    "latent_dim",
-    "base_size",
-    "width",
-    "generator_max_width",
-    "discriminator_max_width",
-    "generator_kernel_size",
-    "discriminator_kernel_size",
-    "clahe_tiles",
-    "critic_steps",
-    "generator_learning_rate",
-    "discriminator_learning_rate",
-    "adam_epsilon",
-    "batch_size",
-    "accumulation",
-    "epochs",
-)
-NOT_NEGATIVE = (
-    "clahe_clip_limit",
-    "clahe_size",
-    "penalty_weight",
-    "grown_from",
-    "previous_size",
-    "fade_in",
-    "native_ramp",
-    "ema_half_life",
-    "sample_interval",
-    "evaluate_interval",
-    "evaluate_count",
-    "seed",
-)
-FRACTIONS = ("label_smoothing", "beta_1", "beta_2")
 # What is looked at, and when: it does not decide what is learnt, so a run may go on with others.
 WATCHING = (
     "sample_interval",
@@ -76,8 +29,6 @@ WATCHING = (
     "evaluate_features",
     "evaluate_metric",
 )
-LARGEST = 2048  # pixels
-FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
 
 
 @dataclass(frozen=True)
@@ -115,6 +66,10 @@ class Recipe:
     discriminator_normalization: str = "batch"  # batch, instance, or none; not on the first block
     discriminator_normalization_affine: bool = True  # learnt scale and offset
     discriminator_dropout: tuple[float, ...] = ()  # one rate for each block; () = no dropout
+    discriminator_spectral: bool = False  # weights divided by their largest singular value
+    minibatch_stddev: bool = False  # the discriminator also sees how varied a batch is
+    residual: bool = False  # a way around each block, in both networks
+    conditional: bool = False  # one generator of all classes, each image made of a class
     convention: str = "pytorch"  # initial weights, biases and BN constants: see models/dcgan.py
 
     # Growth (models/incremental.py, workflows/growing.py)
@@ -141,7 +96,13 @@ class Recipe:
     label_smoothing: float = 0.0  # one-sided: real images are labelled 1 minus this
     penalty: str = "none"  # gradient_penalty (WGAN-GP) or r1, on the discriminator
     penalty_weight: float = 10.0
+    penalty_interval: int = 1  # discriminator updates between two with a penalty
     critic_steps: int = 1  # discriminator updates for each generator update, each on fresh images
+    augmentations: tuple[str, ...] = ()  # of all that the discriminator sees, real and generated
+    augmentation_probability: float = 1.0  # with which each of them changes an image, at first
+    augmentation_target: float = 0.0  # ADA: share of real judged real, less fake, to hold; 0 = off
+    augmentation_ramp: int = 500_000  # ADA: images in which the probability can go from 0 to 1
+    consistency_weight: float = 0.0  # augmentations then only ask for equal answers, weighed so
 
     # Optimization
     generator_learning_rate: float = 0.0002
@@ -172,104 +133,15 @@ class Recipe:
             value = getattr(self, field.name)
             if not has_type(value, field.type):
                 wrong.append(f"{field.name} must be {SPELLED[field.type]}, got {value!r}")
-        if wrong:
-            raise ValueError("\n".join(wrong))
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                wrong.append(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                wrong.append(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                wrong.append(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in FRACTIONS:
-            if not 0 <= getattr(self, name) < 1:
-                wrong.append(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        if self.seed >= 2**63:
-            wrong.append(f"seed must fit in 64 bits, got {self.seed}")
-        if 0 < self.evaluate_count < FEWEST_EVALUATED:
-            wrong.append(
-                f"evaluate_count must be 0 or at least {FEWEST_EVALUATED},"
-                f" got {self.evaluate_count}"
-            )
-        wrong += self._check_sizes() or wrong_growth(self)
-        wrong += self._check_objective()
+        if not wrong:
+            wrong += wrong_values(self)
+            wrong += wrong_sizes(self) or wrong_growth(self)
+            wrong += wrong_objective(self)
         if wrong:
             raise ValueError("\n".join(wrong))
         for stage in by_stage(self):
             stage.check()
         return self
-
-    def _check_sizes(self) -> list[str]:
-        wrong = []
-        size, base = self.image_size, self.base_size
-        if size & (size - 1) or not 32 <= size <= LARGEST:
-            lower = 2 ** int(math.log2(min(max(size, 32), LARGEST)))
-            near = lower if lower == LARGEST or size - lower < 2 * lower - size else 2 * lower
-            wrong.append(
-                f"image_size must be a power of two from 32 to {LARGEST}, got {size};"
-                f" the nearest is --image-size {near}"
-            )
-        elif base & (base - 1) or not 2 <= base <= size // 4:
-            wrong.append(
-                f"base_size must be a power of two from 2 to image_size / 4 = {size // 4}, got {base}"
-            )
-        elif self.discriminator_dropout:
-            blocks = int(math.log2(size // base))
-            if len(self.discriminator_dropout) != blocks:
-                wrong.append(
-                    f"discriminator_dropout needs one rate for each of the {blocks} blocks"
-                    f" at image_size {size}, got {len(self.discriminator_dropout)}"
-                )
-        if self.window and not (
-            len(self.window) == 2 and 0 <= self.window[0] < self.window[1] <= 65535
-        ):
-            wrong.append(
-                "window needs two grey levels, 0 <= black < white <= 65535, such as --window"
-                f" 0,4095; got {', '.join(f'{level:g}' for level in self.window)}"
-            )
-        if self.channels not in (1, 3):
-            wrong.append(f"channels must be 1 or 3, got {self.channels}")
-        if any(not 0 <= rate < 1 for rate in self.discriminator_dropout):
-            wrong.append(
-                f"discriminator_dropout rates must be at least 0 and below 1,"
-                f" got {self.discriminator_dropout}"
-            )
-        if self.upsampling == "resize" and self.generator_kernel_size % 2 == 0:
-            wrong.append(
-                "generator_kernel_size must be odd with upsampling=resize,"
-                f" got {self.generator_kernel_size}"
-            )
-        return wrong
-
-    def _check_objective(self) -> list[str]:
-        wrong = []
-        if self.penalty != "none" and self.precision == "mixed_float16":
-            wrong.append(
-                f"precision mixed_float16 cannot be used with penalty {self.penalty}: squared"
-                " gradients overflow float16 and the loss scale collapses;"
-                " use --precision mixed_bfloat16 or float32"
-            )
-        if self.penalty == "gradient_penalty" and self.discriminator_normalization == "batch":
-            wrong.append(
-                "penalty gradient_penalty needs a gradient for each image, and batch normalization"
-                " mixes the images of a batch; set discriminator_normalization=instance"
-            )
-        if self.accumulation > 0 and self.batch_size % self.accumulation:
-            wrong.append(
-                f"accumulation must divide batch_size = {self.batch_size}, got {self.accumulation}"
-            )
-        if self.accumulation > 1 and self.precision == "mixed_float16":
-            wrong.append("accumulation cannot be used with mixed_float16; use mixed_bfloat16")
-        if self.label_smoothing and self.loss != "non_saturating" and self.loss != "minimax":
-            wrong.append(
-                "label_smoothing applies to the cross-entropy losses non_saturating and minimax,"
-                f" got loss={self.loss}"
-            )
-        return wrong
 
     def override(self, **fields) -> Recipe:
         """Return a checked copy with some fields changed; text is parsed to the field's type.

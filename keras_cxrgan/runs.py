@@ -16,8 +16,9 @@ import tensorflow as tf
 
 import keras_cxrgan
 from keras_cxrgan.data.prepare import ImageSet
-from keras_cxrgan.data.records import content_hash
-from keras_cxrgan.recipe import FEWEST_EVALUATED, Recipe
+from keras_cxrgan.data.records import content_hash, fingerprint
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.rules import FEWEST_EVALUATED
 from keras_cxrgan.training import callbacks, state
 
 
@@ -86,6 +87,15 @@ def check_same_data(run: Path, description: dict) -> None:
             f" {description['count']} from {description['source']}). Give the same --data to go on,"
             " or choose another --out."
         )
+    if theirs.get("labelled") != description.get("labelled"):
+        then, now = (
+            ", ".join(f"{name} {films}" for name, films in about.get("labels", {}).items())
+            for about in (theirs, description)
+        )
+        raise ValueError(
+            f"{run} was trained on the same films in other classes ({then}; now {now}). Give each"
+            " film the class it had to go on, or choose another --out."
+        )
 
 
 def check_enough(count: int, recipe: Recipe) -> None:
@@ -101,11 +111,11 @@ def check_enough(count: int, recipe: Recipe) -> None:
         )
 
 
-def check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_from: int) -> None:
+def check_workers_agree(strategy, recipe: Recipe, description: dict, resumed_from: int) -> None:
     """Refuse workers that would go on from different states: their copies never meet again."""
     ours = {
         "recipe": recipe.to_json(),
-        "images (--data)": image_set.fingerprint,
+        "images (--data)": description["fingerprint"] + description.get("labelled", ""),
         "saved state (--out)": str(resumed_from),
     }
     numbers = [[int(content_hash(text.encode())[:15], 16) for text in ours.values()]]
@@ -118,8 +128,19 @@ def check_workers_agree(strategy, recipe: Recipe, image_set: ImageSet, resumed_f
         )
 
 
-def describe_data(image_set: ImageSet, data, classes, *, split=None, layout="auto") -> dict:
-    """Return what the run is fed, ready for JSON: every film by name and SHA-256."""
+def describe_data(
+    image_set: ImageSet, data, classes, *, split=None, layout="auto", class_counts=None
+) -> dict:
+    """Return what the run is fed, ready for JSON: every film by name and SHA-256.
+
+    Args:
+        class_counts: of a conditional run, films of each class in the order of their numbers.
+    """
+    labelled = {}
+    if class_counts:
+        # Classes of equal size may still have exchanged films, which the counts do not show.
+        pairs = (f"{digest} {label}" for digest, label in zip(image_set.hashes, image_set.labels))
+        labelled = {"labels": dict(class_counts), "labelled": fingerprint(pairs)}
     return {
         "source": "phantom" if data is None else str(data),
         "classes": list(classes),
@@ -129,6 +150,7 @@ def describe_data(image_set: ImageSet, data, classes, *, split=None, layout="aut
         "notes": list(image_set.notes),
         "count": len(image_set.images),
         "fingerprint": image_set.fingerprint,
+        **labelled,
         "originals": sorted({r.original for r in image_set.records if r.original}),
         "rejected": [list(item) for item in image_set.rejected],
         "images": [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from keras_cxrgan import __version__
-from keras_cxrgan.recipe import CHOICES, Recipe
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.rules import CHOICES
 
 
 class Command(click.Command):

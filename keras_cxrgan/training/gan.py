@@ -1,7 +1,7 @@
 """The GAN: a generator and a discriminator trained against each other by one `train_step`.
 
-Resolution, loss, penalty, number of critic steps and averaging are arguments; there is no
-subclass for any of them.
+Resolution, loss, penalty, number of critic steps, averaging, augmentation and classes are
+arguments; there is no subclass for any of them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cxrgan.models.layers import FadeIn
-from keras_cxrgan.training import losses
+from keras_cxrgan.training import augmentation, losses
+from keras_cxrgan.training.means import RunningMean, move_towards, shared_variable
+from keras_cxrgan.training.noise import class_of, draw_latents, indexed_latents
 
 # Streams of random numbers: each purpose draws from its own.
-_LATENTS, _MIXING = 0, 1
+_LATENTS, _MIXING, _AUGMENT_REAL, _AUGMENT_FAKE, _AUGMENT_AGAIN = range(5)
 
 
 class GAN(keras.Model):
@@ -27,9 +29,13 @@ class GAN(keras.Model):
     Args:
         generator: functional model, latents (N, latent_dim) -> images (N, H, W, C) in [-1, 1].
         discriminator: functional model, images -> logits (N, 1).
+            A conditional pair takes [latents, labels] and [images, labels], labels one-hot
+            (N, classes), and `fit` then needs batches (images, labels).
         latent_distribution: `"normal"` N(0, 1) or `"uniform"` on [-1, 1].
         ema_half_life: images after which a weight counts half in the generator's moving average
             (`ema_generator`, which `generate` then uses); 0 for no average.
+        class_shares: of a conditional pair, how often each class is made where none is asked for;
+            any positive numbers, such as the numbers of films.
         seed: whole number that decides all noise of training.
 
     Example:
@@ -47,6 +53,7 @@ class GAN(keras.Model):
         *,
         latent_distribution: str = "normal",
         ema_half_life: int = 0,
+        class_shares: tuple[float, ...] = (),
         seed: int = 0,
         **kwargs,
     ):
@@ -55,14 +62,22 @@ class GAN(keras.Model):
             raise ValueError(
                 f"latent_distribution must be normal or uniform, got {latent_distribution!r}"
             )
-        if generator.output_shape[1:] != discriminator.input_shape[1:]:
+        latents, images = (network.inputs[0].shape for network in (generator, discriminator))
+        if generator.output_shape[1:] != images[1:]:
             raise ValueError(
                 f"the generator makes images {generator.output_shape[1:]} and the discriminator"
-                f" takes {discriminator.input_shape[1:]}: give both the same size and channels"
+                f" takes {images[1:]}: give both the same size and channels"
+            )
+        classes = {_classes(generator), _classes(discriminator), len(class_shares)}
+        if len(classes) > 1:
+            raise ValueError(
+                f"the generator has {_classes(generator)} classes, the discriminator"
+                f" {_classes(discriminator)} and class_shares {len(class_shares)}: give all the same"
             )
         self.generator = generator
         self.discriminator = discriminator
-        self.latent_dim = generator.input_shape[-1]
+        self.latent_dim = latents[-1]
+        self.class_shares = tuple(class_shares)
         self.latent_distribution = latent_distribution
         self.ema_half_life = ema_half_life
         self.seed = seed
@@ -72,32 +87,21 @@ class GAN(keras.Model):
             self.ema_generator.trainable = False
             # A clone has new weights of its own; the average starts at the generator's.
             self.ema_generator.set_weights(generator.get_weights())
-        networks = (self.generator, self.discriminator, self.ema_generator)
         self.fading = [
             layer
-            for network in networks
-            if network is not None
+            for network in filter(None, (generator, discriminator, self.ema_generator))
             for layer in network.layers
             if isinstance(layer, FadeIn)
         ]
+        specifications = [tf.TensorSpec([None, self.latent_dim], tf.float32)]
+        if class_shares:
+            specifications.append(tf.TensorSpec([None], tf.int64))
         self._make_images = tf.function(
-            lambda latents: self(latents, training=False),
-            input_signature=[tf.TensorSpec([None, self.latent_dim], tf.float32)],
+            lambda *inputs: self(self._labelled(*inputs), training=False),
+            input_signature=specifications,
         )
-        self.step = tf.Variable(
-            0,
-            dtype=tf.int64,
-            trainable=False,
-            name="step",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        self.images_seen = tf.Variable(
-            0,
-            dtype=tf.int64,
-            trainable=False,
-            name="images_seen",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
+        self.step = shared_variable(0, tf.int64, "step")
+        self.images_seen = shared_variable(0, tf.int64, "images_seen")
 
         # The networks come built. Otherwise Keras would build the model by calling it on the
         # data, and data are images where `call` takes latents.
@@ -112,7 +116,13 @@ class GAN(keras.Model):
         label_smoothing: float = 0.0,
         penalty: str | None = None,
         penalty_weight: float = 10.0,
+        penalty_interval: int = 1,
         critic_steps: int = 1,
+        augmentations: tuple[str, ...] = (),
+        augmentation_probability: float = 1.0,
+        augmentation_target: float = 0.0,
+        augmentation_ramp: int = 500_000,
+        consistency_weight: float = 0.0,
         **kwargs,
     ):
         """Set the objective and the optimizers.
@@ -121,8 +131,21 @@ class GAN(keras.Model):
             loss: a name in `keras_cxrgan.training.losses.LOSSES`.
             label_smoothing: one-sided, for the cross-entropy losses: real labels are 1 minus it.
             penalty: `"gradient_penalty"`, `"r1"` or None; computed in float32.
+            penalty_interval: discriminator updates between two with a penalty, which then weighs
+                as many times as much (lazy regularization, Karras et al. 2020); above 1 it is
+                computed with the statistics of inference and without dropout.
             critic_steps: discriminator updates in one step, each on fresh images: `fit` then
                 needs batches `critic_steps` times as large.
+            augmentations: names in `augmentation.AUGMENTATIONS`, for all that the discriminator
+                sees, real and generated (DiffAugment, Zhao et al. 2020).
+            augmentation_probability: with which each of them changes an image, at first.
+            augmentation_target: of ADA (Karras et al. 2020): the probability follows the share of
+                real images judged real, less that judged generated, to stay at this number; 0
+                for a probability that stays as it is.
+            augmentation_ramp: images in which that probability can go from 0 to 1.
+            consistency_weight: the augmentations then do not replace the images; instead this
+                times (D(image) - D(augmented image))^2 is added for both sides (balanced
+                consistency regularization, Zhao et al. 2021).
             **kwargs: of `keras.Model.compile`, for example `jit_compile`, `run_eagerly`.
         """
         if loss not in losses.LOSSES:
@@ -131,8 +154,12 @@ class GAN(keras.Model):
             raise ValueError(f"penalty must be gradient_penalty, r1 or None, got {penalty!r}")
         if label_smoothing and loss not in losses.CROSS_ENTROPY:
             raise ValueError(f"label_smoothing does not apply to loss {loss!r}")
-        if critic_steps < 1:
-            raise ValueError(f"critic_steps must be 1 or more, got {critic_steps}")
+        counts = {"critic_steps": critic_steps, "penalty_interval": penalty_interval}
+        for name, number in counts.items():
+            if number < 1:
+                raise ValueError(f"{name} must be 1 or more, got {number}")
+        if not augmentations and (augmentation_target or consistency_weight):
+            raise ValueError("augmentation_target and consistency_weight need augmentations")
         if penalty and any(layer.compute_dtype != "float32" for layer in self.discriminator.layers):
             raise ValueError(
                 f"penalty {penalty} needs a discriminator that computes in float32 (squared"
@@ -150,7 +177,15 @@ class GAN(keras.Model):
         self.label_smoothing = label_smoothing
         self.penalty = penalty
         self.penalty_weight = penalty_weight
+        self.penalty_interval = penalty_interval
         self.critic_steps = critic_steps
+        self.augmentations = tuple(augmentations)
+        self.augmentation_target = augmentation_target
+        self.augmentation_ramp = augmentation_ramp
+        self.consistency_weight = consistency_weight
+        self.augmentation_probability = shared_variable(
+            augmentation_probability, tf.float32, "augmentation_probability"
+        )
         names = [
             "discriminator_loss",
             "generator_loss",
@@ -162,6 +197,8 @@ class GAN(keras.Model):
         ]
         names += ["wasserstein_estimate"] if loss == "wasserstein" else []
         names += ["penalty_gradient_norm"] if penalty else []
+        names += ["real_sign"] if augmentations else []
+        names += ["augmentation_probability"] if augmentation_target else []
         self.trackers = {name: RunningMean(name=name) for name in names}
 
     @property
@@ -172,32 +209,38 @@ class GAN(keras.Model):
         """Latents (N, latent_dim) -> images (N, H, W, C), of the averaged generator if any."""
         return (self.ema_generator or self.generator)(latents, training=training)
 
-    def train_step(self, real_images):
+    def train_step(self, data):
         """Update the discriminator `critic_steps` times and the generator once.
 
         Args:
-            real_images: this replica's share, (critic_steps * N, H, W, C) in [-1, 1].
+            data: this replica's share of real images, (critic_steps * N, H, W, C) in [-1, 1]; of
+                a conditional pair (images, labels), labels being class numbers (critic_steps * N).
+                Generated images take the labels of the real ones beside them.
 
         Returns the metrics, as means since the epoch began. `*_score` is D's probability that an
         image is real (its raw output for the losses that are no cross-entropy):
         `fake_score_before` and `_after` the discriminator's update, on the same images.
         """
+        real_images, labels = data if self.class_shares else (data, None)
         # Every critic_steps-th image, and not consecutive parts: then two replicas, each with
         # half of the images, form the same batches together as one replica with all.
-        batches = [real_images[index :: self.critic_steps] for index in range(self.critic_steps)]
+        steps = self.critic_steps
+        batches = [real_images[index::steps] for index in range(steps)]
+        labels = [None if labels is None else labels[index::steps] for index in range(steps)]
         latents = [
-            self._draw_latents(_LATENTS, index, tf.shape(batch)[0])
+            self._labelled(self._draw_latents(_LATENTS, index, tf.shape(batch)[0]), labels[index])
             for index, batch in enumerate(batches)
         ]
-        for index in range(self.critic_steps - 1):
+        for index in range(steps - 1):
             fake_images = self.generator(latents[index], training=True)
-            self._update_discriminator(index, batches[index], fake_images)
+            self._update_discriminator(index, batches[index], fake_images, labels[index])
         with tf.GradientTape() as tape:
             # The last fake images serve both updates, as in the DCGAN tutorial.
             fake_images = self.generator(latents[-1], training=True)
             with tape.stop_recording():
-                self._update_discriminator(self.critic_steps - 1, batches[-1], fake_images)
-            fake_logits = self.discriminator(fake_images, training=True)
+                sign = self._update_discriminator(steps - 1, batches[-1], fake_images, labels[-1])
+            seen_images = self._seen(fake_images, _AUGMENT_AGAIN, steps - 1)
+            fake_logits = self._judge(seen_images, labels[-1])
             loss = self.generator_loss(fake_logits)
             scaled = self._scale(self.generator_optimizer, loss)
         norm = self._apply(self.generator_optimizer, tape, scaled, self.generator)
@@ -213,6 +256,8 @@ class GAN(keras.Model):
         self.images_seen.assign_add(seen)
         for layer in self.fading:
             layer.follow(self.images_seen)
+        if self.augmentation_target:
+            self._adapt_augmentation(sign, seen)
         self.step.assign_add(1)
         results = {name: tracker.result() for name, tracker in self.trackers.items()}
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -220,37 +265,82 @@ class GAN(keras.Model):
             results = {name: tf.reshape(value, [1]) for name, value in results.items()}
         return results
 
-    def _update_discriminator(self, index, real_images, fake_images):
+    def _update_discriminator(self, index, real_images, fake_images, labels):
+        """Return ADA's signal over all replicas, where there are augmentations."""
+        real_seen = self._seen(real_images, _AUGMENT_REAL, index)
+        fake_seen = self._seen(fake_images, _AUGMENT_FAKE, index)
         with tf.GradientTape() as tape:
-            real_logits = self.discriminator(real_images, training=True)
-            fake_logits = self.discriminator(fake_images, training=True)
+            real_logits = self._judge(real_seen, labels)
+            fake_logits = self._judge(fake_seen, labels)
             smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
             loss = self.discriminator_loss(real_logits, fake_logits, **smoothing)
             objective = loss
+            if self.consistency_weight:
+                for images, logits, stream in (
+                    (real_images, real_logits, _AUGMENT_REAL),
+                    (fake_images, fake_logits, _AUGMENT_FAKE),
+                ):
+                    again = self._judge(self._augment(images, stream, index), labels)
+                    objective += self.consistency_weight * losses.consistency(logits, again)
             if self.penalty:
-                penalty, penalty_norm = self._penalize(index, real_images, fake_images)
-                objective += self.penalty_weight * penalty
+                penalty, norm, due = self._penalize(index, real_seen, fake_seen, labels)
+                objective += self.penalty_weight * self.penalty_interval * penalty
             scaled = self._scale(self.discriminator_optimizer, objective)
-        norm = self._apply(self.discriminator_optimizer, tape, scaled, self.discriminator)
+        gradient_norm = self._apply(self.discriminator_optimizer, tape, scaled, self.discriminator)
         self._track(
             discriminator_loss=objective,
-            discriminator_gradient_norm=norm,
+            discriminator_gradient_norm=gradient_norm,
             real_score=self._score(real_logits),
             fake_score_before=self._score(fake_logits),
         )
         if self.loss_name == "wasserstein":
             self._track(wasserstein_estimate=-loss)
         if self.penalty:
-            self._track(penalty_gradient_norm=penalty_norm)
+            self._track(due, penalty_gradient_norm=norm)
+        if self.augmentations:
+            return self._track(real_sign=augmentation.overfitting(real_logits))
 
-    def _penalize(self, index, real_images, fake_images):
+    def _penalize(self, index, real_images, fake_images, labels):
+        """Return (penalty, mean gradient norm, whether it was due), zeros where it was not."""
+
+        lazy = self.penalty_interval > 1
+
         def discriminator(images):
-            return self.discriminator(images, training=True)
+            # In a branch no state may move: replicas cannot meet there.
+            return self._judge(images, labels, training=not lazy)
 
-        if self.penalty == "r1":
-            return losses.r1_penalty(discriminator, real_images)
-        mixing = self._draw(_MIXING, index, tf.shape(real_images)[0], (1, 1, 1), "unit")
-        return losses.gradient_penalty(discriminator, real_images, fake_images, mixing)
+        def compute():
+            if self.penalty == "r1":
+                return losses.r1_penalty(discriminator, real_images)
+            mixing = self._draw(_MIXING, index, tf.shape(real_images)[0], (1, 1, 1), "unit")
+            return losses.gradient_penalty(discriminator, real_images, fake_images, mixing)
+
+        if not lazy:
+            return *compute(), 1.0
+        update = self.step * self.critic_steps + index
+        due = tf.equal(update % self.penalty_interval, 0)
+        return *tf.cond(due, compute, lambda: (0.0, 0.0)), tf.cast(due, tf.float32)
+
+    def _judge(self, images, labels, training=True):
+        return self.discriminator(self._labelled(images, labels), training=training)
+
+    def _labelled(self, inputs, labels=None):
+        """Return what a network takes: the inputs, with one-hot labels where it has classes."""
+        if not self.class_shares:
+            return inputs
+        return [inputs, tf.one_hot(labels, len(self.class_shares))]
+
+    def _seen(self, images, stream, index):
+        """Return the images as the discriminator sees them."""
+        return images if self.consistency_weight else self._augment(images, stream, index)
+
+    def _augment(self, images, stream, index):
+        if not self.augmentations:
+            return images
+        shape = (augmentation.NUMBERS,)
+        numbers = self._draw(stream, index, tf.shape(images)[0], shape, "unit")
+        probability = self.augmentation_probability
+        return augmentation.augment(images, numbers, self.augmentations, probability)
 
     def _scale(self, optimizer, loss):
         """Return a replica's loss as its share of the global batch's mean loss.
@@ -275,32 +365,30 @@ class GAN(keras.Model):
             0.05 * tf.cast(self.images_seen + seen, tf.float32),
         )
         rate = 1.0 - tf.pow(0.5, tf.cast(seen, tf.float32) / half_life)
-
-        def average(strategy, averages, values, rate):
-            def step_towards(average, value, rate):
-                average.assign_add(tf.cast(rate, average.dtype) * (value - average))
-
-            for average, value in zip(averages, values):
-                strategy.extended.update(average, step_towards, args=(value, rate), group=False)
-
         # Moving statistics of the normalization are averaged too: they belong to the weights.
-        tf.distribute.get_replica_context().merge_call(
-            average,
-            args=(
-                [variable.value for variable in self.ema_generator.variables],
-                [variable.value for variable in self.generator.variables],
-                rate,
-            ),
-        )
+        move_towards(self.ema_generator.variables, self.generator.variables, rate)
 
-    def _track(self, **values):
+    def _adapt_augmentation(self, sign, seen):
+        probability = augmentation.adapt(
+            self.augmentation_probability,
+            sign,
+            self.augmentation_target,
+            seen,
+            self.augmentation_ramp,
+        )
+        self.augmentation_probability.assign(probability)
+        self.trackers["augmentation_probability"].update_state(probability)
+
+    def _track(self, weight=1.0, **values):
+        """Count the means over all replicas in the metrics; return the first."""
         numbers = list(values.values())
         if self.distribute_strategy.num_replicas_in_sync > 1:
             # `RunningMean` needs the same number on every replica: the mean over all of them.
             context = tf.distribute.get_replica_context()
             numbers = context.all_reduce(tf.distribute.ReduceOp.MEAN, numbers)
         for name, number in zip(values, numbers):
-            self.trackers[name].update_state(number)
+            self.trackers[name].update_state(number, weight)
+        return numbers[0]
 
     def _score(self, logits):
         if self.loss_name in losses.CROSS_ENTROPY:
@@ -315,7 +403,9 @@ class GAN(keras.Model):
         replicas = self.distribute_strategy.num_replicas_in_sync
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int32)
-        position = (self.step * self.critic_steps + index) * 2 + stream
+        position = self.step * self.critic_steps + index
+        # Latents and mixing have the even and odd places; what came later, those below 0.
+        position = 2 * position + stream if stream < 2 else -1 - 3 * position - (stream - 2)
         seed = tf.stack([tf.constant(self.seed, tf.int64), position])
         numbers = draw_latents([replicas * count, *shape], seed, distribution)
         return numbers[replica * count : (replica + 1) * count]
@@ -328,6 +418,7 @@ class GAN(keras.Model):
         start: int = 0,
         batch_size: int = 64,
         truncation: float | None = None,
+        label: int | None = None,
     ) -> np.ndarray:
         """Return images (count, H, W, C), float32 in [-1, 1]; image i is fixed by (seed, i).
 
@@ -335,66 +426,24 @@ class GAN(keras.Model):
             start: index of the first image, so that any part of a set can be made alone.
             truncation: keep latents within this distance of 0 (standard deviations, or the
                 fraction of a uniform latent's range): fewer odd images, less variety.
+            label: class of all images, of a conditional pair; None for each in its share.
         """
         parts = []
         for first in range(start, start + count, batch_size):
             part = min(batch_size, start + count - first)
-            latents = indexed_latents(
-                seed, first, part, self.latent_dim, self.latent_distribution, truncation
-            )
-            parts.append(self._make_images(latents).numpy())
+            inputs = [
+                indexed_latents(
+                    seed, first, part, self.latent_dim, self.latent_distribution, truncation
+                )
+            ]
+            if self.class_shares:
+                indices = tf.range(first, first + part, dtype=tf.int64)
+                drawn = class_of(indices, self.class_shares)
+                inputs.append(tf.cast(drawn if label is None else tf.fill([part], label), tf.int64))
+            parts.append(self._make_images(*inputs).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, *self.generator.output_shape[1:]))
 
 
-class RunningMean(keras.metrics.Metric):
-    """The mean of a number over the steps since the last reset.
-
-    Under a strategy the number must be the same on every replica. (Keras' own `Mean` lets each
-    replica add to the sum of all in Keras 3.9, so that later steps count ever more.)
-    """
-
-    def __init__(self, name: str):
-        super().__init__(name=name)
-        self.total, self.count = (
-            tf.Variable(0.0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-            for _ in range(2)
-        )
-
-    def update_state(self, value):
-        self.total.assign_add(tf.cast(value, tf.float32))
-        self.count.assign_add(1.0)
-
-    def result(self):
-        return tf.math.divide_no_nan(self.total, self.count)
-
-    def reset_state(self):
-        self.total.assign(0.0)
-        self.count.assign(0.0)
-
-
-def draw_latents(shape, seed, distribution: str):
-    """Return float32 random numbers: `normal`, `uniform` on [-1, 1], or `unit` on [0, 1]."""
-    if distribution == "normal":
-        return tf.random.stateless_normal(shape, seed, alg="philox")
-    low = -1.0 if distribution == "uniform" else 0.0
-    return tf.random.stateless_uniform(shape, seed, low, 1.0, alg="philox")
-
-
-def indexed_latents(
-    seed, start, count, latent_dim: int, distribution: str = "normal", truncation=None
-):
-    """Return latents (count, latent_dim) in which row i depends on (seed, start + i) alone."""
-    seed, start, count = (tf.cast(value, tf.int64) for value in (seed, start, count))
-
-    def one(index):
-        key = tf.stack([seed, index])
-        if truncation is None:
-            return draw_latents([latent_dim], key, distribution)
-        if distribution == "uniform":
-            return truncation * draw_latents([latent_dim], key, distribution)
-        # The inverse of the normal distribution function, on the probabilities within the bound.
-        outside = 0.5 * (1.0 + tf.math.erf(-tf.cast(truncation, tf.float32) / tf.sqrt(2.0)))
-        unit = draw_latents([latent_dim], key, "unit")
-        return tf.math.ndtri(outside + tf.clip_by_value(unit, 1e-6, 1 - 1e-6) * (1 - 2 * outside))
-
-    return tf.map_fn(one, start + tf.range(count), fn_output_signature=tf.float32)
+def _classes(network: keras.Model) -> int:
+    """Return the number of classes of a network, 0 if it takes no labels."""
+    return network.inputs[1].shape[-1] if len(network.inputs) > 1 else 0

@@ -73,6 +73,11 @@ LOSSES = {
 CROSS_ENTROPY = ("non_saturating", "minimax")  # their logits are log-odds: sigmoid gives D(x)
 
 
+def consistency(logits, augmented_logits):
+    """(D(x) - D(T(x)))^2 of images x and augmented ones T(x) (Zhao et al. 2021, bCR, eq. 3)."""
+    return tf.reduce_mean(tf.square(logits - augmented_logits))
+
+
 def gradient_penalty(discriminator, real_images, fake_images, mixing):
     """Return (penalty, mean gradient norm) of WGAN-GP (Gulrajani et al. 2017, eq. 3).
 

@@ -39,7 +39,10 @@ def state_variables(gan: GAN) -> dict:
         for owner, holder in owners.items()
         for index, variable in enumerate(holder.variables)
     }
-    return {**named, "step": gan.step, "images_seen": gan.images_seen}
+    counters = {"step": gan.step, "images_seen": gan.images_seen}
+    if gan.augmentation_target:
+        counters["augmentation_probability"] = gan.augmentation_probability
+    return {**named, **counters}
 
 
 def save_state(gan: GAN, folder: Path) -> Path:

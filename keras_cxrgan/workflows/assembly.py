@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_cxrgan.data import sources
@@ -81,10 +83,51 @@ def load_images(
     return dataclasses.replace(images, notes=tuple(notes), leaks=tuple(leaks))
 
 
-def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = True):
+def number_classes(
+    recipe: Recipe, image_set: ImageSet, data: str | None = None
+) -> tuple[dict[str, int], np.ndarray | None]:
+    """Return (films of each class by name, number of each film's class) for a conditional recipe.
+
+    Classes are numbered in the order of their names, which is that of the dict. For any other
+    recipe ({}, None).
+
+    Raises `ValueError` for films of fewer than two classes, or of none.
+    """
+    if not recipe.conditional:
+        return {}, None
+    counts = Counter(image_set.labels)
+    without = [record.name for record in image_set.records if record.label is None]
+    if without and len(counts) > 1:
+        raise ValueError(
+            f"conditional=true needs the class of every film, and {len(without)} of the"
+            f" {len(image_set.records)} films of {data} have none ({without[0]}"
+            f"{', ...' if len(without) > 1 else ''}): put each in the folder of its class, or name"
+            " the classes to use with --class"
+        )
+    if len(counts) < 2:
+        name, films = next(iter(counts.items()))
+        got = "none" if without else f"one ({name}, {films} films)"
+        mend = (
+            "the phantom has --class normal --class pneumonia --class covid"
+            if data is None
+            else "give --data with a folder a class, and all of its classes"
+        )
+        raise ValueError(
+            f"conditional=true needs films of two or more classes, got {got}: {mend}; or leave"
+            " conditional out"
+        )
+    counts = dict(sorted(counts.items()))
+    numbers = {name: number for number, name in enumerate(counts)}
+    return counts, np.array([numbers[label] for label in image_set.labels])
+
+
+def build_networks(
+    recipe: Recipe, *, classes: int = 0, synchronized: bool = False, fused: bool = True
+):
     """Return (generator, discriminator) as the recipe says.
 
     Args:
+        classes: number of classes of a conditional recipe's films.
         synchronized: batch statistics over all replicas, for use under a strategy.
         fused: compute UpSampling2D + Conv2D in one step; False gives plain Keras layers.
     """
@@ -92,7 +135,9 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
     def optional(name):
         return None if name == "none" else name
 
-    growth = {
+    shared = {
+        "residual": recipe.residual,
+        "classes": classes,
         "grown_from": recipe.grown_from,
         "growth_width": recipe.growth_width,
         "previous_size": recipe.previous_size,
@@ -114,7 +159,7 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
             normalize_base=recipe.normalize_base,
             convention=recipe.convention,
             synchronized=synchronized,
-            **growth,
+            **shared,
         )
     # A penalty squares gradients of the discriminator, which reduced precision cannot hold.
     with runtime.dtype_policy("float32" if recipe.penalty != "none" else recipe.precision):
@@ -128,23 +173,38 @@ def build_networks(recipe: Recipe, *, synchronized: bool = False, fused: bool = 
             normalization=optional(recipe.discriminator_normalization),
             normalization_affine=recipe.discriminator_normalization_affine,
             dropout=recipe.discriminator_dropout,
+            spectral=recipe.discriminator_spectral,
+            minibatch_stddev=recipe.minibatch_stddev,
             convention=recipe.convention,
             synchronized=synchronized,
-            **growth,
+            **shared,
         )
     return generator, discriminator
 
 
 def build_gan(
-    recipe: Recipe, strategy: tf.distribute.Strategy | None = None, *, fused: bool = True
+    recipe: Recipe,
+    strategy: tf.distribute.Strategy | None = None,
+    *,
+    class_counts: tuple[int, ...] = (),
+    fused: bool = True,
 ) -> GAN:
     """Return the compiled GAN of a recipe, its variables placed by the strategy.
+
+    Args:
+        class_counts: films of each class, of a conditional recipe and no other.
 
     Example:
         >>> gan = build_gan(Recipe().override(image_size=32, epochs=1))
         >>> gan.fit(training_batches(images, 32), steps_per_epoch=10, shuffle=False)
     """
     strategy = strategy or tf.distribute.get_strategy()
+    if recipe.conditional != bool(class_counts):
+        raise ValueError(
+            f"a recipe with conditional={str(recipe.conditional).lower()} needs"
+            f" {'the films of each class' if recipe.conditional else 'no'} class_counts,"
+            f" got {class_counts}"
+        )
     if recipe.accumulation > 1 and strategy.num_replicas_in_sync > 1:
         # Keras decides whether to apply inside a tf.cond, which strategies do not allow.
         raise ValueError(
@@ -153,13 +213,17 @@ def build_gan(
         )
     with strategy.scope():
         generator, discriminator = build_networks(
-            recipe, synchronized=strategy.num_replicas_in_sync > 1, fused=fused
+            recipe,
+            classes=len(class_counts),
+            synchronized=strategy.num_replicas_in_sync > 1,
+            fused=fused,
         )
         gan = GAN(
             generator,
             discriminator,
             latent_distribution=recipe.latent_distribution,
             ema_half_life=recipe.ema_half_life,
+            class_shares=class_counts,
             seed=recipe.seed,
         )
 
@@ -184,7 +248,13 @@ def build_gan(
             label_smoothing=recipe.label_smoothing,
             penalty=None if recipe.penalty == "none" else recipe.penalty,
             penalty_weight=recipe.penalty_weight,
+            penalty_interval=recipe.penalty_interval,
             critic_steps=recipe.critic_steps,
+            augmentations=recipe.augmentations,
+            augmentation_probability=recipe.augmentation_probability,
+            augmentation_target=recipe.augmentation_target,
+            augmentation_ramp=recipe.augmentation_ramp,
+            consistency_weight=recipe.consistency_weight,
             jit_compile=runtime.use_xla(strategy),
         )
     return gan
