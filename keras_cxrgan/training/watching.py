@@ -7,7 +7,6 @@ different latents come to resemble each other. A discriminator that has won show
 from __future__ import annotations
 
 import math
-import time
 
 import keras
 import numpy as np
@@ -20,7 +19,6 @@ PATIENCE = 5  # looks or ticks in a row that must agree
 # Images seen from the first to the last of them, at least. Every run begins like a failed one: a
 # narrow DCGAN on 70 films recovered by itself after 21,000 images.
 PATIENCE_IMAGES = 25_000
-SHARE = 0.01  # of training time that looking may take
 
 
 def pairwise_distance(images: np.ndarray) -> float:
@@ -53,16 +51,15 @@ class WatchCollapse(keras.callbacks.Callback):
     - `sample_distance`: `pairwise_distance` of the generated images.
     - `sample_distance_ratio`: that over the real films'; 1 is their variety, 0 is one image.
 
-    After each look it waits until all looks are less than 1 % of the training's time (`share` says
-    what they are). Put it after `Clock`, which counts the images, and
-    before `RunLog`, which writes the logs.
+    Put it after `Clock`, which counts the images, and before `RunLog`, which writes the logs.
+    What a warning waits for is counted anew in a run that goes on.
 
     Args:
         latent_count: images of a look.
         seed: of their latents.
         real_distance: `pairwise_distance` of real films, some hundred of them at most.
         report: function of one line; the lines are kept in `warnings` too.
-        every: ticks between two looks, at least.
+        interval: images seen between two looks; each costs the making of `latent_count` images.
 
     Example:
         >>> real = pairwise_distance(from_uint8(films[:256]))
@@ -76,7 +73,7 @@ class WatchCollapse(keras.callbacks.Callback):
         seed: int = 0,
         real_distance: float,
         report=None,
-        every: int = 1,
+        interval: int = 1,
     ):
         super().__init__()
         if not real_distance > 0:
@@ -88,33 +85,22 @@ class WatchCollapse(keras.callbacks.Callback):
         self.seed = seed
         self.real_distance = real_distance
         self.report = report or (lambda line: None)
-        self.every = every
+        self.interval = max(1, interval)
         self.warnings = []
         self.collapsed, self.won = _Lasting(), _Lasting()
-        self.spent = self.trained = 0.0
-        self.ticks = 0
-
-    @property
-    def share(self) -> float:
-        """Time of all looks so far, as a part of the ticks' own."""
-        return self.spent / max(self.trained, 1e-9)
 
     def on_train_begin(self, logs=None):
-        # TensorFlow traces the generator at its first call, which is no cost of looking.
-        self.model.generate(1, seed=self.seed)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.monotonic()
+        self.next = self._after(int(self.model.images_seen.numpy()))
 
     def on_epoch_end(self, epoch, logs=None):
         seen = logs["images_seen"]
-        self.trained += time.monotonic() - self.began
         self._watch_scores(logs, seen)
-        self.ticks += 1
-        if self.ticks % self.every == 0 and self.spent <= SHARE * self.trained:
-            began = time.monotonic()
+        if seen >= self.next:
             self._look(logs, seen)
-            self.spent += time.monotonic() - began
+            self.next = self._after(seen)
+
+    def _after(self, seen):
+        return (seen // self.interval + 1) * self.interval
 
     def _look(self, logs, seen):
         distance = pairwise_distance(self.model.generate(self.latent_count, seed=self.seed))

@@ -14,16 +14,24 @@ import tensorflow as tf
 
 from keras_cxrgan import runs
 from keras_cxrgan.data.batches import training_batches
-from keras_cxrgan.data.images import image_grid, write_png
+from keras_cxrgan.data.images import from_uint8, image_grid, write_png
 from keras_cxrgan.models.incremental import transfer
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
 from keras_cxrgan.training.evaluating import Evaluate
-from keras_cxrgan.workflows.assembly import build_gan, build_networks, load_images
+from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
+from keras_cxrgan.training.noise import class_of
+from keras_cxrgan.workflows.assembly import (
+    build_gan,
+    build_networks,
+    load_images,
+    number_classes,
+)
 from keras_cxrgan.workflows.producing import GRID_GAP, export, is_exported, sample_count
 
 STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
+LOOKED_AT = 256  # real films among which generated ones' variety is measured
 MOST_REAL = 5000  # real images that generated ones are scored against
 MOST_GENERATED = 1000  # generated images of an evaluation, unless the recipe says a number
 
@@ -132,15 +140,21 @@ def train(
             report=report if chief else None,
         )
         runs.check_enough(len(image_set.images), recipe)
-        description = runs.describe_data(image_set, data, classes, split=split, layout=layout)
+        class_counts, labels = number_classes(recipe, image_set, data)
+        if class_counts and report and chief:
+            told = ", ".join(f"{name} {films:,}" for name, films in class_counts.items())
+            report("", 0, 0, f"one generator of {len(class_counts)} classes: {told} films")
+        description = runs.describe_data(
+            image_set, data, classes, split=split, layout=layout, class_counts=class_counts
+        )
         runs.check_same_data(run, description)
         try:
-            gan = build_gan(recipe, strategy)
+            gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
             if start_from and not resumed_from:
                 _begin_with(gan, start_from, image_set.images)
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-                runs.check_workers_agree(strategy, recipe, image_set, resumed_from)
+                runs.check_workers_agree(strategy, recipe, description, resumed_from)
         except tf.errors.OpError as error:
             raise ValueError(runs.explain_stop(error, run)) from error
         unfinished = resumed_from < recipe.epochs * len(image_set.images)
@@ -160,6 +174,7 @@ def train(
             recipe,
             run,
             image_set,
+            labels,
             chief,
             strategy,
             resumed_from,
@@ -205,6 +220,7 @@ def _fit(
     recipe,
     run,
     image_set,
+    labels,
     chief,
     strategy,
     resumed_from,
@@ -228,10 +244,12 @@ def _fit(
         else None,
         seconds=earlier[-1]["seconds"] if earlier else 0.0,
     )
-    stop = callbacks.StopOnSignal()
+    stop, watch = callbacks.StopOnSignal(), None
     watchers = [clock, callbacks.StopOnNonFinite(recipe.precision == "mixed_float16")]
     if chief and ticks:
-        watchers += _recorders(recipe, run, images, total, resumed_from)
+        watch = _watch_collapse(recipe, images, total, report)
+        watchers += [watch] if watch else []
+        watchers += _recorders(recipe, run, images, _shown(gan, labels), total, resumed_from)
         watchers += [evaluate] if evaluate else []
         watchers.append(callbacks.Backup(run / "backup", backup_seconds))
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -245,6 +263,7 @@ def _fit(
             channels=recipe.channels,
             previous_size=recipe.previous_size or recipe.image_size // 2,
             native_ramp=recipe.native_ramp,
+            labels=labels,
         )
         try:
             gan.fit(
@@ -271,6 +290,7 @@ def _fit(
     if evaluate and evaluate.failures:
         count, last = len(evaluate.failures), evaluate.failures[-1]
         notes += (f"evaluations that gave no score: {count}; the last {last}",)
+    notes += tuple(watch.warnings) if watch else ()
     # Another worker's log would be the chief's, at whatever line it has reached.
     log = callbacks.read_log(run / "log.jsonl") if chief else []
     last = log[-1] if log else {}
@@ -325,19 +345,49 @@ def _evaluate(recipe, run, images, report) -> Evaluate:
     )
 
 
-def _recorders(recipe, run, images, total, resumed_from):
+def _watch_collapse(recipe, images, total, report) -> WatchCollapse | None:
+    """Return the callback that warns of a failing run; None for films that are all the same."""
+    distance = pairwise_distance(from_uint8(np.asarray(images[:LOOKED_AT])))
+    if not distance:
+        return None
+    return WatchCollapse(
+        latent_count=sample_count(recipe.image_size),
+        seed=recipe.seed,
+        real_distance=distance,
+        report=(lambda line: report("", 0, 0, line)) if report else None,
+        interval=total // 100,
+    )
+
+
+def _shown(gan, labels) -> np.ndarray | slice:
+    """Return which real images the grid of them shows, and in what order.
+
+    Each is of the class of the generated image at its place; a class with fewer films than places
+    shows them again.
+    """
+    count = sample_count(gan.generator.output_shape[1])
+    if labels is None:
+        return slice(count)
+    places = class_of(np.arange(min(count, len(labels))), gan.class_shares).numpy()
+    chosen = np.empty(len(places), np.int64)
+    for number in set(places):
+        places_of, films_of = (np.flatnonzero(of == number) for of in (places, labels))
+        chosen[places_of] = np.resize(films_of, len(places_of))
+    return chosen
+
+
+def _recorders(recipe, run, images, shown, total, resumed_from):
     """Return the callbacks that write into the run, and write the grid of real images."""
     # Also when nothing is evaluated any more.
     callbacks.forget_after(run / "metrics.jsonl", resumed_from)
-    shown = sample_count(recipe.image_size)
-    real_grid = image_grid(np.asarray(images[:shown]), gap=GRID_GAP)
+    real_grid = image_grid(np.asarray(images[shown]), gap=GRID_GAP)
     write_png(run / "reals.png", real_grid)
     return [
         callbacks.RunLog(run / "log.jsonl", run / "tensorboard", resumed_from),
         callbacks.SampleGrids(
             run / "samples",
             recipe.sample_interval or total // 20,
-            count=shown,
+            count=sample_count(recipe.image_size),
             seed=recipe.seed,
             real_grid=real_grid,
             # A folder of its own: TensorBoard may follow only the newest file of a folder.

@@ -1,11 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import from_uint8
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
-from keras_cxrgan.training import callbacks, watching
+from keras_cxrgan.training import callbacks
 from keras_cxrgan.training.gan import GAN
 from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
 
@@ -16,47 +17,35 @@ LOST = {"real_score": 0.995, "fake_score_before": 0.005}
 class Scripted:
     """A GAN whose images lie as far apart as `spread` says, in grey levels."""
 
-    def __init__(self, clock, loss="non_saturating"):
-        self.clock, self.loss_name, self.spread, self.seeds = clock, loss, 50.0, []
+    def __init__(self, loss="non_saturating", seen=0):
+        self.loss_name, self.spread, self.seeds = loss, 50.0, []
+        self.images_seen = tf.Variable(seen)
 
     def generate(self, count, *, seed):
-        self.clock.now += 0.1
         self.seeds.append((count, seed))
         half = self.spread / 255
         return np.stack([np.full((4, 4, 1), half * (-1) ** (i % 2), np.float32) for i in range(2)])
 
 
-class FakeClock:
-    now = 0.0
-
-    def monotonic(self):
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = FakeClock()
-    monkeypatch.setattr(watching, "time", clock)
-    return clock
-
-
-def run(watch, clock, ticks, logs=HEALTHY, seconds=20.0, images=3000, start=0):
+def run(watch, ticks, logs=HEALTHY, images=3000, start=0):
     """Run ticks of the callback; return their logs."""
     kept = []
     for tick in range(start, start + ticks):
-        watch.on_epoch_begin(tick)
-        clock.now += seconds
         kept.append(dict(logs, images_seen=images * (tick + 1)))
         watch.on_epoch_end(tick, kept[-1])
     return kept
 
 
-@pytest.fixture
-def watch(clock):
-    watch = WatchCollapse(real_distance=50.0, seed=3)
-    watch.set_model(Scripted(clock))
+def watching(model=None, **options):
+    watch = WatchCollapse(**{"real_distance": 50.0, "seed": 3, **options})
+    watch.set_model(model or Scripted())
     watch.on_train_begin()
     return watch
+
+
+@pytest.fixture
+def watch():
+    return watching()
 
 
 def test_pairwise_distance_of_black_grey_and_white_is_in_grey_levels():
@@ -82,77 +71,66 @@ def test_pairwise_distance_needs_two_images():
         pairwise_distance(np.zeros((1, 4, 4, 1), np.float32))
 
 
-def test_collapse_is_warned_of_once_when_it_has_lasted(watch, clock):
+def test_collapse_is_warned_of_once_when_it_has_lasted(watch):
     lines = []
     watch.report = lines.append
-    run(watch, clock, 2)
+    run(watch, 2)
     watch.model.spread = 12.0  # 0.24 of the real films' 50
-    run(watch, clock, 9, start=2)  # from 9,000 to 33,000 images
+    run(watch, 9, start=2)  # from 9,000 to 33,000 images
     assert lines == []
-    run(watch, clock, 5, start=11)
+    run(watch, 5, start=11)
     assert len(lines) == 1
     assert "collapsed: at 36,000 images seen" in lines[0]
     assert "differ by 12.0 grey levels, real ones by 50.0" in lines[0]
     assert watch.warnings == lines
 
 
-def test_a_few_looks_far_apart_are_not_yet_a_collapse(watch, clock):
+def test_a_few_looks_far_apart_are_not_yet_a_collapse(watch):
     watch.model.spread = 1.0
-    run(watch, clock, 4, images=50_000)
+    run(watch, 4, images=50_000)
     assert watch.warnings == []
-    run(watch, clock, 1, images=50_000, start=4)
+    run(watch, 1, images=50_000, start=4)
     assert len(watch.warnings) == 1
 
 
-def test_a_generator_that_recovers_in_time_is_not_warned_of(watch, clock):
+def test_a_generator_that_recovers_in_time_is_not_warned_of(watch):
     for start in (0, 8, 16):
         watch.model.spread = 1.0
-        run(watch, clock, 7, start=start)
+        run(watch, 7, start=start)
         watch.model.spread = 13.0  # 0.26
-        run(watch, clock, 1, start=start + 7)
+        run(watch, 1, start=start + 7)
     assert watch.warnings == []
 
 
-def test_a_discriminator_that_has_won_is_warned_of_once(watch, clock):
-    run(watch, clock, 20, LOST)
+def test_a_discriminator_that_has_won_is_warned_of_once(watch):
+    run(watch, 20, LOST)
     (line,) = watch.warnings
     assert "discriminator has won: at 30,000 images seen it gives real films 0.99" in line
     assert "generated ones 0.01" in line
 
 
-def test_a_discriminator_that_wins_only_at_times_is_not_warned_of(watch, clock):
+def test_a_discriminator_that_wins_only_at_times_is_not_warned_of(watch):
     for start in (0, 9, 18):
-        run(watch, clock, 8, LOST, start=start)
-        run(watch, clock, 1, start=start + 8)
+        run(watch, 8, LOST, start=start)
+        run(watch, 1, start=start + 8)
     assert watch.warnings == []
 
 
-def test_raw_scores_of_a_critic_are_not_taken_for_probabilities(clock):
-    watch = WatchCollapse(real_distance=50.0)
-    watch.set_model(Scripted(clock, "wasserstein"))
-    watch.on_train_begin()
-    run(watch, clock, 20, dict(LOST, real_score=40.0, fake_score_before=-40.0))
+def test_raw_scores_of_a_critic_are_not_taken_for_probabilities():
+    watch = watching(Scripted("wasserstein"))
+    run(watch, 20, dict(LOST, real_score=40.0, fake_score_before=-40.0))
     assert watch.warnings == []
 
 
-def test_looking_costs_less_than_a_hundredth_of_the_training_time(watch, clock):
-    logs = run(watch, clock, 1000, seconds=0.5)
-    looks = sum("sample_distance" in record for record in logs)
-    # 0.1 s of each look is a hundredth of 20 ticks.
-    assert looks == 50
-    assert watch.share == pytest.approx(0.01)
-
-
-def test_looks_are_every_so_many_ticks_and_of_the_same_latents(clock):
-    watch = WatchCollapse(real_distance=40.0, latent_count=16, seed=3, every=4)
-    watch.set_model(Scripted(clock))
-    watch.on_train_begin()
-    logs = run(watch, clock, 8)
-    looked = [index for index, record in enumerate(logs) if "sample_distance" in record]
-    assert looked == [3, 7]
-    assert logs[3]["sample_distance"] == pytest.approx(50)
-    assert logs[3]["sample_distance_ratio"] == pytest.approx(1.25)
-    assert watch.model.seeds[-2:] == [(16, 3), (16, 3)]
+@pytest.mark.parametrize("seen, looked", [(0, [9_000, 18_000, 24_000]), (9_000, [18_000, 24_000])])
+def test_looks_are_at_the_same_images_wherever_a_run_goes_on(seen, looked):
+    watch = watching(Scripted(seen=seen), latent_count=16, interval=8000, real_distance=40.0)
+    logs = run(watch, 8 - seen // 3000, start=seen // 3000)
+    found = [record for record in logs if "sample_distance" in record]
+    assert [record["images_seen"] for record in found] == looked
+    assert found[-1]["sample_distance"] == pytest.approx(50)
+    assert found[-1]["sample_distance_ratio"] == pytest.approx(1.25)
+    assert watch.model.seeds == [(16, 3)] * len(looked)  # the same latents
 
 
 def test_real_films_that_are_all_the_same_are_refused():
