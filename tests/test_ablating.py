@@ -144,7 +144,9 @@ def test_held_out_films_that_are_trained_on_are_refused(films, tmp_path):
 
 def test_too_few_films_to_score_are_refused(films, tmp_path):
     few = write_films(tmp_path / "few", 200, 9)
-    with pytest.raises(ValueError, match="9 films, and scores need 14 or more: .* leave --held-out"):
+    with pytest.raises(
+        ValueError, match="9 films, and scores need 14 or more: .* leave --held-out"
+    ):
         plan(films, tmp_path, held_out=few)
 
 

@@ -27,7 +27,11 @@ _held_out_option = click.option(
     help="Real films of other patients, never trained on: they show what copying would hide.",
 )
 _class_option = click.option(
-    "--class", "classes", multiple=True, metavar="NAME", help="Class of REAL; repeatable."
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME",
+    help="Class of REAL, and of generated images that have classes; repeatable.",
 )
 _features_option = click.option(
     "--features",

@@ -25,7 +25,15 @@ best_option = click.option(
 
 @main.command()
 @click.argument("source", type=click.Path())
-@click.option("-n", "--count", type=int, default=64, show_default=True, help="Number of images.")
+@click.option("-n", "--count", type=int, help="Number of images.  [default: 64]")
+@click.option(
+    "--class",
+    "counts",
+    multiple=True,
+    metavar="NAME=COUNT",
+    help="So many of a class, into OUT/NAME/; repeatable. For a generator trained with --set"
+    " conditional=true; without this it makes each class in its share of the films.",
+)
 @click.option(
     "--out", type=click.Path(), required=True, help="Folder for PNG files and manifest.csv."
 )
@@ -50,16 +58,18 @@ best_option = click.option(
 @json_option
 @verbose_option
 def generate(
-    source, count, out, seed, grid, truncation, best, held_out, allow_leak, overwrite, as_json,
-    verbose,
+    source, count, counts, out, seed, grid, truncation, best, held_out, allow_leak, overwrite,
+    as_json, verbose,
 ):  # fmt: skip
     """Make images with a run or an export.
 
     \b
     cxrgan generate runs/default-phantom -n 1000 --out images/
     cxrgan generate exported/ -n 16 --out few/ --seed 7 --grid
+    cxrgan generate runs/all --class COVID=500 --class NORMAL=100 --out fakes/
     cxrgan generate runs/a-fold -n 500 --out fakes/ --held-out manifest.csv:test
     """
+    classes = _read_counts(counts)
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
     with Progress() as progress:
@@ -67,6 +77,7 @@ def generate(
             source,
             out,
             count,
+            classes=classes,
             seed=seed,
             grid=grid,
             truncation=truncation,
@@ -85,9 +96,27 @@ def generate(
         ("images", f"{result['images']:,} in {result['out']}"),
         ("manifest", result["manifest"]),
     ]
+    if result["classes"]:
+        made = ", ".join(f"{name} {number:,}" for name, number in result["classes"].items())
+        rows.insert(1, ("classes", made))
     rows += [("grid", result["grid"])] if result["grid"] else []
     rows += [("checkpoint", describe_best(result["selection"]))] if result["selection"] else []
     click.echo("\n" + table(rows))
+
+
+def _read_counts(texts) -> dict[str, int]:
+    counts = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")  # a class may have a = in its name
+        if not name or not number.strip().lstrip("-").isdecimal():
+            raise click.BadParameter(
+                f"{text!r} must be NAME=COUNT, such as --class COVID=100",
+                param_hint="--class",
+            )
+        if name in counts:
+            raise click.BadParameter(f"{name} is given twice", param_hint="--class")
+        counts[name] = int(number)
+    return counts
 
 
 @main.command()

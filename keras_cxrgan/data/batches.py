@@ -15,6 +15,7 @@ def training_batches(
     channels: int = 1,
     previous_size: int = 0,
     native_ramp: int = 0,
+    labels: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Return endless batches (batch_size, S, S, channels), float32 in [-1, 1].
 
@@ -30,8 +31,10 @@ def training_batches(
             probability p / native_ramp, and else holds no more than `previous_size` shows: it is
             averaged down to that size and blown up again. Chance depends on (seed, p) alone.
         previous_size: pixels along one side, for `native_ramp`.
+        labels: (N,) class number of each image; elements are then (images, labels), the labels
+            (batch_size,) int64, in the order that there is without them.
 
-    Raises `ValueError` when there are no images.
+    Raises `ValueError` when there are no images, or not one label for each.
 
     Example:
         >>> next(iter(training_batches(images, 32, seed=0))).shape
@@ -40,6 +43,10 @@ def training_batches(
     count = len(images)
     if not count:
         raise ValueError("there are no images to train on; check --data and --class")
+    if labels is not None and np.shape(labels) != (count,):
+        raise ValueError(
+            f"labels must be one number for each of the {count} images, got {np.shape(labels)}"
+        )
     options = tf.data.Options()
     # The tuner's thread sleeps in doubling intervals, and in some processes every step waits for
     # it: half the speed, the cores idle (experiments/autotune.py shows it). This pipeline is too
@@ -60,12 +67,14 @@ def training_batches(
     placed = order.skip(start % count).enumerate(start=start)
     batches = placed.batch(batch_size, drop_remainder=True)
     read = _reader(images)
+    numbers = None if labels is None else tf.constant(labels, tf.int64)
 
     def deliver(positions, indices):
         floats = read(indices)
         if native_ramp > start:
             floats = _mix(floats, _native(positions, native_ramp, seed), previous_size)
-        return tf.repeat(floats, channels, axis=-1) if channels > 1 else floats
+        floats = tf.repeat(floats, channels, axis=-1) if channels > 1 else floats
+        return floats if labels is None else (floats, tf.gather(numbers, indices))
 
     return batches.map(deliver, num_parallel_calls=2).prefetch(2).with_options(options)
 

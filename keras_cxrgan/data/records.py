@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -129,6 +130,25 @@ def check_known(
             raise ValueError(
                 f"{source} has no {kind} {name!r}{hint}: it has {', '.join(known)} ({option})"
             )
+
+
+def class_folder(label: str | None) -> str:
+    """Return the folder of a class, with a slash; labels may be any text, and None has none.
+
+    >>> class_folder("Effusion|Mass")
+    'Effusion_Mass/'
+    """
+    if label is None:
+        return ""
+    return (re.sub(r"[^\w .+&()-]", "_", label).strip(" .") or "_") + "/"
+
+
+def check_folders(labels: Iterable[str | None]) -> None:
+    """Raise ValueError where two classes would share a folder, on some systems at least."""
+    labels = sorted(set(labels), key=str)
+    if len({class_folder(label).lower() for label in labels}) < len(labels):
+        names = ", ".join(map(str, labels))
+        raise ValueError(f"the classes {names} would share a folder: choose some (--class)")
 
 
 def _label(name: str) -> str | None:

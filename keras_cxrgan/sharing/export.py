@@ -23,7 +23,9 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
     """Write the three parts, first under a temporary name; an earlier export is replaced whole.
 
     Args:
-        generator: latents (n, latent_dim) -> float32 images (n, S, S, C) in [-1, 1].
+        generator: latents (n, latent_dim) -> float32 images (n, S, S, C) in [-1, 1]. One that
+            takes [latents, labels], labels one-hot (n, classes), gives both signatures another
+            argument: `label`, the number of the class of all n images.
         latents: function (seed, n) of tensors -> latents (n, latent_dim), part of `sample`.
 
     Raises `OSError` when the folder cannot be written, `ValueError` when it holds anything else.
@@ -56,26 +58,40 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
 
 
 def _save_graph(path: Path, generator, latents) -> None:
-    latent_dim = generator.input_shape[-1]
+    latent_dim, *classes = (spec.shape[-1] for spec in generator.inputs)
+    label_specs = [tf.TensorSpec([], tf.int32, name="label") for _ in classes]
 
-    def to_images(vectors):
+    def to_images(vectors, *label):
+        if label:
+            # One-hot, a number that is no class would be none, and the image grey.
+            message = f"label must be from 0 to {classes[0] - 1}"
+            tf.debugging.assert_non_negative(*label, message=message)
+            tf.debugging.assert_less(*label, *classes, message=message)
+            labels = tf.fill(tf.shape(vectors)[:1], *label)
+            vectors = [vectors, tf.one_hot(labels, *classes)]
         floats = generator(vectors, training=False)
         # `images.to_uint8` in the graph: clip, then round to the nearest level.
         levels = tf.round(tf.clip_by_value((floats + 1.0) * 127.5, 0.0, 255.0))
         return {"images": tf.cast(levels, tf.uint8)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, latent_dim], tf.float32, name="latents")])
-    def serving_default(latents):
-        return to_images(latents)
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, latent_dim], tf.float32, name="latents"),
+            *label_specs,
+        ]
+    )
+    def serving_default(latents, *label):
+        return to_images(latents, *label)
 
     @tf.function(
         input_signature=[
             tf.TensorSpec([], tf.int32, name="n"),
             tf.TensorSpec([], tf.int32, name="seed"),
+            *label_specs,
         ]
     )
-    def sample(n, seed):
-        return to_images(latents(seed, n))
+    def sample(n, seed, *label):
+        return to_images(latents(seed, n), *label)
 
     # A bare module that holds the variables: nothing in the file names Keras.
     module = tf.Module()

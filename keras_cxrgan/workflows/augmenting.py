@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,7 +22,13 @@ from keras_cxrgan.data.augmentation import ClassicAugmentation, augment
 from keras_cxrgan.data.images import decode, encode_png, fit_square
 from keras_cxrgan.data.inspection import FileFacts, read_facts
 from keras_cxrgan.data.prepare import BadFiles, in_order
-from keras_cxrgan.data.records import Record, content_hash, fingerprint
+from keras_cxrgan.data.records import (
+    Record,
+    check_folders,
+    class_folder,
+    content_hash,
+    fingerprint,
+)
 
 TABLE = "films.csv"
 SUMMARY = "augmentation.json"
@@ -209,13 +214,10 @@ def _jobs(records, facts, count: int, seed: int, keep_originals: bool) -> list[_
     members: dict[str | None, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         members[record.label].append(index)
-    folders = {label: _folder(label) for label in members}
-    if len({folder.lower() for folder in folders.values()}) < len(folders):
-        names = ", ".join(sorted(map(str, folders)))
-        raise ValueError(f"the classes {names} would share a folder: choose some (--class)")
+    check_folders(members)
     files: dict[int, list[tuple[str, int | None]]] = {index: [] for index in range(len(records))}
     for label, indices in members.items():
-        folder = folders[label]
+        folder = class_folder(label)
         # By content, so that neither names nor folders decide what is drawn.
         indices = sorted(indices, key=lambda index: (facts[index].sha256, records[index].name))
         digits = max(6, len(str(max(count, len(indices)))))
@@ -227,13 +229,6 @@ def _jobs(records, facts, count: int, seed: int, keep_originals: bool) -> list[_
             index = indices[order[copy % len(indices)]]
             files[index].append((f"{folder}augmented-{copy:0{digits}d}.png", copy))
     return [_Job(records[i], facts[i], tuple(files[i])) for i in files if files[i]]
-
-
-def _folder(label: str | None) -> str:
-    """Return the folder of a class, with a slash; labels may be any text."""
-    if label is None:
-        return ""
-    return (re.sub(r"[^\w .+&()-]", "_", label).strip(" .") or "_") + "/"
 
 
 def _random(seed: int, label: str | None, index: int) -> np.random.Generator:

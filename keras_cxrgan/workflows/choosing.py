@@ -11,6 +11,7 @@ from keras_cxrgan.workflows.presenting import write
 
 FEWEST_SCORED = 14  # halves of them have 5 neighbours each
 
+
 def choose_classes(source: str, classes: tuple[str, ...], fewest: int = 1) -> tuple[str, ...]:
     """Return those of `classes` that a source has, or its largest class, which stands in for them.
 

@@ -172,7 +172,7 @@ def load_comparison(
     made = []
     for fake in fakes:
         count = options.count or (len(real_side.images) if is_generator(fake) else None)
-        made.append(load(fake, "fake", count))
+        made.append(load(fake, "fake", count, options.classes))
         check(real_side, made[-1])
     held = load(held_out, "held-out", classes=options.classes) if held_out else None
     for fake in made if not options.allow_leak else ():

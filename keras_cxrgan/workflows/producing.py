@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -14,20 +15,19 @@ import tensorflow as tf
 
 import keras_cxrgan
 from keras_cxrgan import runs
-from keras_cxrgan.data import sources
+from keras_cxrgan.data import generated, sources
 from keras_cxrgan.data.images import decode, encode_png, image_grid, to_uint8, write_png
-from keras_cxrgan.data.records import content_hash
+from keras_cxrgan.data.records import check_folders, check_known, class_folder, content_hash
 from keras_cxrgan.data.splits import crossing
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.export import read_export, write_export
 from keras_cxrgan.sharing.figures import compare_rows
 from keras_cxrgan.training import state
-from keras_cxrgan.training.gan import indexed_latents
+from keras_cxrgan.training.noise import class_of, indexed_latents
 from keras_cxrgan.workflows.assembly import build_networks
 
 SAMPLE_COUNT = 64
 SHOWN_PIXELS = 2**22  # of a grid: no more images than these hold, but four
-MANIFEST_COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
 GRID_GAP = 2
 
 
@@ -39,8 +39,9 @@ def sample_count(image_size: int) -> int:
 def generate(
     source: str | Path,
     out: str | Path,
-    count: int,
+    count: int | None = None,
     *,
+    classes: dict[str, int] | None = None,
     seed: int = 0,
     grid: bool = False,
     truncation: float | None = None,
@@ -51,12 +52,17 @@ def generate(
     batch_size: int | None = None,
     report=None,
 ) -> dict:
-    """Write `count` generated PNG files and `manifest.csv` into a folder; return a summary.
+    """Write generated PNG files and `manifest.csv` into a folder; return a summary.
 
-    Image i depends on the model, the seed and i alone. Memory does not grow with `count`.
+    Image i depends on the model, the seed, i and its class alone. Memory does not grow with the
+    number of images. The manifest of a conditional generator's has a column `label`.
 
     Args:
         source: a run directory (its newest state) or an export directory.
+        count: number of images, of a conditional generator each class in its share of the films;
+            None for 64.
+        classes: of a conditional generator, the number of images of each class. They go to
+            `out/CLASS/`, so that `out` is a set of films with labels.
         grid: also write `grid.png` with the first images.
         truncation: keep latents within this distance of 0; None for all.
         best: use a run's best checkpoint (`train --evaluate-every`) and not its newest state.
@@ -64,11 +70,18 @@ def generate(
         allow_leak: make the images all the same; each then says so in its text.
         batch_size: images made at once; None for 32, fewer of large ones.
 
-    Raises `ValueError` when `out` already holds files and `overwrite` is false, and when the
-    run was trained on films of `held_out`.
+    Raises `ValueError` when `out` already holds files and `overwrite` is false, for classes that
+    the generator does not know, and when the run was trained on films of `held_out`.
     """
-    if count < 1:
-        raise ValueError(f"-n must be 1 or more, got {count}")
+    if classes and count is not None:
+        raise ValueError(
+            f"-n {count} and --class NAME=COUNT both say how many images: leave -n out, or"
+            " leave --class out for all classes in their shares"
+        )
+    asked = [("-n", count)] + [(f"--class {name}", n) for name, n in (classes or {}).items()]
+    for option, number in asked:
+        if number is not None and number < 1:
+            raise ValueError(f"{option} must be 1 or more, got {number}")
     if truncation is not None and not truncation > 0:
         raise ValueError(f"--truncation must be above 0, got {truncation}")
     if not -(2**63) <= seed < 2**63:
@@ -76,50 +89,94 @@ def generate(
     out, source = Path(out), runs.newest_stage(Path(source))
     _check_out(out, overwrite)
     generator, card = load_generator(source, best)
+    parts = _parts(source, card, classes) or {None: count or SAMPLE_COUNT}
     leaks = list(card["data"].get("leaks", ()))
     if held_out:
         leaks += _crossed(source, held_out, allow_leak)
     out.mkdir(parents=True, exist_ok=True)
-    _remove_generated(out)
+    generated.remove_listed(out)
 
-    shown_at_most = sample_count(card["images"]["shape"][0])
-    digits = max(6, len(str(count - 1)))
-    first_images = []
-    manifest = out / "manifest.csv"
-    with runs.replacing(manifest) as temporary, open(temporary, "w", newline="") as file:
+    total = sum(parts.values())
+    shown = sample_count(card["images"]["shape"][0])
+    in_grid = {name: max(1, shown * number // total) for name, number in parts.items()}
+    digits = max(6, len(str(max(parts.values()) - 1)))
+    first_images, made = [], Counter()
+    manifest = out / generated.MANIFEST
+    with (
+        runs.replacing(manifest) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
-        writer.writerow(MANIFEST_COLUMNS)
-        for first, images in sampled(generator, card, count, seed, truncation, batch_size):
-            for offset, image in enumerate(images):
-                index = first + offset
-                name = f"{index:0{digits}d}.png"
-                text = {
-                    "Software": f"keras_cxrgan {keras_cxrgan.__version__}",
-                    "Comment": "Synthetic chest X-ray made by a generative model; not a patient.",
-                    "Model": card["model"],
-                    "Seed": str(seed),
-                    "Index": str(index),
-                    **({"Warning": f"Leak allowed: {'; '.join(leaks)}"} if leaks else {}),
-                }
-                data = encode_png(image, text)
+        writer.writerow([*generated.COLUMNS, *(["label"] if card.get("classes") else [])])
+        blocks = _blocks(generator, card, parts, seed, truncation, batch_size)
+        for part, first, images, labels in blocks:
+            folder = class_folder(part)
+            (out / folder).mkdir(exist_ok=True)
+            for index, (image, label) in enumerate(zip(images, labels), first):
+                name = f"{folder}{index:0{digits}d}.png"
+                data = encode_png(image, _text(card, seed, index, label, leaks))
                 (out / name).write_bytes(data)
-                shown = "" if truncation is None else truncation
-                writer.writerow([name, index, seed, shown, content_hash(data), card["model"]])
-            if grid and len(first_images) < shown_at_most:
-                first_images.extend(images[: shown_at_most - len(first_images)])
+                limit = "" if truncation is None else truncation
+                row = [name, index, seed, limit, content_hash(data), card["model"]]
+                writer.writerow(row if label is None else [*row, label])
+            made.update(labels)
+            if grid and first < in_grid[part]:
+                first_images.extend(images[: in_grid[part] - first])
             if report:
-                report("generating", first + len(images), count)
+                report("generating", made.total(), total)
     if grid:
-        write_png(out / "grid.png", image_grid(np.stack(first_images)))
+        write_png(out / generated.GRID, image_grid(np.stack(first_images)))
     return {
         "out": str(out),
-        "images": count,
+        "images": total,
+        "classes": {name: made[name] for name in card.get("classes", ()) if made[name]} or None,
         "seed": seed,
         "manifest": str(manifest),
-        "grid": str(out / "grid.png") if grid else None,
+        "grid": str(out / generated.GRID) if grid else None,
         "model": card["model"],
         "selection": card.get("selection"),  # exports of earlier versions lack it
         "leaks": leaks,
+    }
+
+
+def _parts(source: Path, card: dict, classes: dict[str, int] | None) -> dict[str, int]:
+    """Return the number of images of each class, as asked for; refuse classes not known."""
+    if not classes:
+        return {}
+    known = card.get("classes")
+    if not known:
+        raise ValueError(
+            f"{source} knows no classes, so --class does not apply: train one that does with"
+            " cxrgan train --set conditional=true on films of two classes or more, or leave"
+            " --class out"
+        )
+    check_known(source, "class", classes, list(known), "--class")
+    check_folders(classes)
+    return classes
+
+
+def _blocks(generator, card, parts, seed, truncation, batch_size):
+    """Yield (class asked for or None, index of the first, images, class of each or None)."""
+    known = list(card.get("classes", ()))
+    for part, number in parts.items():
+        label = None if part is None else known.index(part)
+        for first, images in sampled(generator, card, number, seed, truncation, batch_size, label):
+            labels = [None] * len(images)
+            if known:
+                indices = np.arange(first, first + len(images))
+                labels = [known[n] for n in class_numbers(card, indices, label).numpy()]
+            yield part, first, images, labels
+
+
+def _text(card: dict, seed: int, index: int, label: str | None, leaks: list[str]) -> dict[str, str]:
+    return {
+        "Software": f"keras_cxrgan {keras_cxrgan.__version__}",
+        "Comment": "Synthetic chest X-ray made by a generative model; not a patient.",
+        "Model": card["model"],
+        **({} if label is None else {"Class": label}),
+        "Seed": str(seed),
+        "Index": str(index),
+        **({"Warning": f"Leak allowed: {'; '.join(leaks)}"} if leaks else {}),
     }
 
 
@@ -154,8 +211,14 @@ def sampled(
     seed: int = 0,
     truncation: float | None = None,
     batch_size: int | None = None,
+    label: int | tuple[int, ...] | None = None,
 ):
-    """Yield (index of the first, uint8 images (n, S, S, C)) until `count` images are made."""
+    """Yield (index of the first, uint8 images (n, S, S, C)) until `count` images are made.
+
+    Args:
+        label: number of a class in the card's order, or of several, each in its share; None for
+            all. A generator without classes has none.
+    """
     size = card["images"]["shape"][0]
     batch_size = batch_size or min(32, max(1, 32 * 256**2 // size**2))
 
@@ -163,13 +226,23 @@ def sampled(
     # which TensorFlow adds, and so the last digit.
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def sample(first):
-        latents = indexed_latents(
+        inputs = indexed_latents(
             seed, first, batch_size, card["latent_dim"], card["latent_distribution"], truncation
         )
-        return generator(latents, training=False)
+        if card.get("classes"):
+            numbers = class_numbers(card, first + tf.range(batch_size, dtype=tf.int64), label)
+            inputs = [inputs, tf.one_hot(numbers, len(card["classes"]))]
+        return generator(inputs, training=False)
 
     for first in range(0, count, batch_size):
         yield first, to_uint8(sample(first).numpy()[: count - first])
+
+
+def class_numbers(card: dict, indices, label: int | tuple[int, ...] | None = None):
+    """Return the class of each image that `sampled` makes with this `label`, int32 (n,)."""
+    films = np.array(list(card["classes"].values()))
+    chosen = np.arange(len(films)) if label is None else np.atleast_1d(label)
+    return tf.gather(tf.constant(chosen, tf.int32), class_of(indices, films[chosen]))
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -177,24 +250,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"--out {out} is a file; name a folder")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
-
-
-def _remove_generated(out: Path) -> None:
-    """Remove what an earlier `generate` wrote, so that no folder mixes images of two models."""
-    manifest = out / "manifest.csv"
-    if not manifest.exists():
-        return
-    with open(manifest, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        earlier = list(rows) if rows.fieldnames == MANIFEST_COLUMNS else []
-    for row in earlier:
-        image = out / Path(row["file"]).name
-        # The hash keeps a file that somebody else put under this name.
-        if image.is_file() and content_hash(image.read_bytes()) == row["sha256"]:
-            image.unlink()
-    if earlier:
-        manifest.unlink()
-        (out / "grid.png").unlink(missing_ok=True)
 
 
 def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model, dict]:
@@ -226,9 +281,17 @@ def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model,
         weights, seen = state.generator_weights(source / "backup")
     # Plain layers in float32: the weights are the same whatever trained them.
     plain = dataclasses.replace(recipe, precision="float32")
-    generator, _ = build_networks(plain, fused=False)
+    about = source / "data.json"
+    data = json.loads(about.read_text()) if about.is_file() else {}
+    classes = data.get("labels", {})
+    if recipe.conditional and not classes:
+        raise ValueError(
+            f"{about} does not say which classes the run was trained on: bring the file back, or"
+            " train again"
+        )
+    generator, _ = build_networks(plain, classes=len(classes), fused=False)
     generator.set_weights(weights)
-    return generator, _card(recipe, source, weights, seen, selection)
+    return generator, _card(recipe, data, weights, seen, selection)
 
 
 def export(
@@ -280,8 +343,7 @@ def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 
         generator, card = load_generator(run)
         if not (run / "reals.png").is_file():
             raise ValueError(f"{run} holds no reals.png; a figure compares runs, not exports")
-        latents = indexed_latents(seed, 0, columns, card["latent_dim"], card["latent_distribution"])
-        fakes = to_uint8(generator(latents, training=False).numpy())
+        fakes = np.concatenate([images for _, images in sampled(generator, card, columns, seed)])
         label = f"{card['recipe']['name']}, {card['images_seen']:,} images seen"
         bands.append((label, _first_reals(run, card["recipe"]["image_size"], columns), fakes))
     out = Path(out)
@@ -304,8 +366,12 @@ def _first_reals(run: Path, image_size: int, count: int) -> np.ndarray:
     )
 
 
-def _card(recipe: Recipe, run: Path, weights, images_seen: int, selection: dict | None) -> dict:
-    data = json.loads((run / "data.json").read_text()) if (run / "data.json").is_file() else {}
+def _card(recipe: Recipe, data: dict, weights, images_seen: int, selection: dict | None) -> dict:
+    classes = data.get("labels", {})
+    of_class, said = ("", "") if not classes else (
+        ", label int32",
+        "; label is the number of a class, " + ", ".join(f"{n} {c}" for n, c in enumerate(classes)),
+    )  # fmt: skip
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(np.ascontiguousarray(weight).tobytes())
@@ -319,14 +385,17 @@ def _card(recipe: Recipe, run: Path, weights, images_seen: int, selection: dict 
         "selection": selection,  # the newest state is not chosen by any score
         "latent_dim": recipe.latent_dim,
         "latent_distribution": recipe.latent_distribution,
+        # By name, films of each; their order is that of the labels.
+        **({"classes": classes} if classes else {}),
         "images": {
             "shape": [recipe.image_size, recipe.image_size, recipe.channels],
             "generator.keras": "float32 in [-1, 1]",
             "saved_model": "uint8 in [0, 255], rint((x + 1) * 127.5)",
         },
         "signatures": {
-            "serving_default": "latents (n, latent_dim) float32 -> images",
-            "sample": "n int32, seed int32 -> images; image i is fixed by (seed, i)",
+            "serving_default": f"latents (n, latent_dim) float32{of_class} -> images{said}",
+            "sample": f"n int32, seed int32{of_class} -> images; image i is fixed by (seed, i"
+            f"{', label' if classes else ''}){said}",
         },
         "data": {
             key: data[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import tempfile
@@ -15,13 +14,14 @@ import numpy as np
 
 from keras_cxrgan import runs
 from keras_cxrgan.data import sources
+from keras_cxrgan.data.generated import read_listing
 from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.prepare import prepare_images
 from keras_cxrgan.data.records import Record, content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe
-from keras_cxrgan.workflows.producing import MANIFEST_COLUMNS, load_generator, sampled
+from keras_cxrgan.workflows.producing import load_generator, sampled
 
 PHANTOM = "phantom"
 PHANTOM_COUNT = 500
@@ -153,15 +153,23 @@ def load_side(
     Args:
         role: "real" films are prepared as for training; "fake" images are taken as they are, but
             for their size.
+        classes: of real films, those to take. Of generated images that have classes, the same
+            ones are taken; a run or export makes each in its share of the films.
         count: of a run or export, how many images to make; of films, a seeded choice of so many.
         best: of a run, take the checkpoint kept by `--evaluate-every`.
     """
+    if is_generator(source):
+        return _generated_side(
+            source, preparation, count, classes, seed, best, memory_budget, progress
+        )
+    asked, classes = classes, () if role == "fake" else classes
     if source == PHANTOM:
         return _phantom_side(preparation, role, count, classes)
-    if is_generator(source):
-        return _generated_side(source, preparation, count, seed, best, memory_budget, progress)
     reading, entries = _read(source, role, classes, layout, allow_leak)
     records, left_out = _listed(source, list(reading.records))
+    if role == "fake":
+        records, classes, unknown = _of_classes(source, records, asked)
+        left_out += unknown
     found = len(records)
     if count and count < found:
         chosen = np.sort(np.random.default_rng(seed).permutation(found)[:count])
@@ -226,21 +234,42 @@ def _read(source: str, role: str, classes: Sequence[str] = (), layout="auto", al
 
 def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]]:
     """Leave out what `cxrgan generate` did not list: the overview grid it may have drawn."""
-    manifest = Path(source) / "manifest.csv"
-    if not manifest.is_file():
+    rows = read_listing(source)
+    if not rows:
         return records, []
-    with open(manifest, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames != MANIFEST_COLUMNS:
-            return records, []
-        names = {row["file"] for row in rows}
-    kept = [record for record in records if Path(record.path).name in names]
+    names = {row["file"] for row in rows}
+    kept = [record for record in records if _name_in(source, record) in names]
     others = sorted(Path(record.path).name for record in records if record not in kept)
     if not others:
         return records, []
     return kept, [
         f"left out of {source}, because manifest.csv does not list it: {', '.join(others)}"
     ]
+
+
+def _name_in(source: str, record: Record) -> str:
+    return Path(record.path).relative_to(source).as_posix()
+
+
+def _of_classes(source, records, asked):
+    """Return the records of the classes asked for, where `cxrgan generate` labelled them."""
+    labels = {row["file"]: row["label"] for row in read_listing(source) if "label" in row}
+    if not labels or not asked:
+        return records, (), []
+    chosen, unknown = _known(source, sorted(set(labels.values())), asked)
+    return [r for r in records if labels[_name_in(source, r)] in chosen], chosen, unknown
+
+
+def _known(source, known, asked) -> tuple[tuple[str, ...], list[str]]:
+    """Return which classes of generated images are asked for, and a warning of others."""
+    chosen = tuple(name for name in known if name in asked)
+    others = ", ".join(name for name in asked if name not in known)
+    if not chosen:
+        raise ValueError(
+            f"{source} has no images of the class {others} (--class), but of {', '.join(known)}:"
+            " name one of these, or give a folder of its images alone (cxrgan generate --class)"
+        )
+    return chosen, [f"{source} has no images of the class {others}"] if others else []
 
 
 def _file_warnings(source, sizes, deep, images, preparation):
@@ -268,7 +297,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _generated_side(source, preparation, count, seed, best, memory_budget, progress) -> Side:
+def _generated_side(
+    source, preparation, count, classes, seed, best, memory_budget, progress
+) -> Side:
     generator, card = load_generator(source, best=best)
     size = card["recipe"]["image_size"]
     if size != preparation.image_size:
@@ -277,13 +308,19 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
             f" {preparation.image_size}: say --image-size {size}"
         )
     count = count or PHANTOM_COUNT
+    known, unknown = list(card.get("classes", ())), []
+    chosen = tuple(known)
+    if known and classes:
+        chosen, unknown = _known(source, known, classes)
+    numbers = tuple(known.index(name) for name in chosen) or None
     images = _room(count, size, memory_budget)
-    for first, block in sampled(generator, card, count, seed=seed):
+    for first, block in sampled(generator, card, count, seed=seed, label=numbers):
         images[first : first + len(block)] = _grey(block)
         if progress:
             progress(first + len(block), count)
     hashes = tuple(content_hash(image.tobytes()) for image in images)
-    label = Path(source).resolve().name + (" (best)" if best else "")
+    label = _label(source, chosen if len(chosen) < len(known) else ())
+    label += " (best)" if best else ""
     return Side(
         label=label,
         images=images,
@@ -295,11 +332,13 @@ def _generated_side(source, preparation, count, seed, best, memory_budget, progr
             "count": count,
             "fingerprint": fingerprint(hashes),
             "seed": seed,
+            **({"classes": list(chosen)} if known else {}),
             **{
                 key: card.get(key)
                 for key in ("model", "images_seen", "averaged_weights", "selection", "data")
             },
         },
+        warnings=tuple(unknown),
         trained_on=runs.films_of(Path(source)) or frozenset(),
     )
 

@@ -105,3 +105,43 @@ def test_the_mixture_changes_no_order():
 def native_means(batches):
     taken = np.concatenate([batch.numpy() for batch in itertools.islice(batches, 6)])
     return np.rint((taken.mean((1, 2, 3)) + 1) * 127.5).astype(int).tolist()
+
+
+def labelled(count, start=0, labels=None, **options):
+    """(grey level, label) of each image of so many batches of 4."""
+    labels = np.arange(10) % 3 if labels is None else labels
+    batches = training_batches(numbered(10), 4, seed=1, start=start, labels=labels, **options)
+    taken = [(images.numpy(), found.numpy()) for images, found in itertools.islice(batches, count)]
+    assert all(found.dtype == np.int64 and found.shape == (4,) for _, found in taken)
+    levels = [np.rint((images[:, 0, 0, 0] + 1) * 127.5).astype(int) for images, _ in taken]
+    return list(zip(np.concatenate(levels), np.concatenate([found for _, found in taken])))
+
+
+def test_each_image_keeps_its_label_and_labels_change_no_order():
+    found = labelled(9)
+    assert all(label == level % 3 for level, label in found)
+    assert [level for level, _ in found] == sum(
+        numbers(training_batches(numbered(10), 4, seed=1), 9), []
+    )
+
+
+def test_labelled_batches_that_start_later_are_the_rest_of_the_whole():
+    whole = labelled(9)
+    for steps in (1, 2, 5):
+        assert labelled(9 - steps, start=4 * steps) == whole[4 * steps :]
+
+
+def test_labels_are_delivered_beside_mapped_and_mixed_images(tmp_path):
+    np.save(tmp_path / "images.npy", numbered(10))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    options = {"channels": 3, "previous_size": 2, "native_ramp": 30}
+    batches = training_batches(mapped, 4, seed=1, labels=np.arange(10) % 3, **options)
+    images, found = next(iter(batches))
+    assert images.shape == (4, 4, 4, 3)
+    assert found.numpy().tolist() == [label for _, label in labelled(1)]
+
+
+@pytest.mark.parametrize("labels", [np.zeros(9, int), np.zeros((10, 2), int)])
+def test_labels_of_other_images_are_refused(labels):
+    with pytest.raises(ValueError, match="one number for each of the 10 images"):
+        training_batches(numbered(10), 4, labels=labels)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_cxrgan.data.images import to_uint8
 from keras_cxrgan.models.dcgan import build_generator
 from keras_cxrgan.sharing.export import read_export, write_export
-from keras_cxrgan.training.gan import indexed_latents
+from keras_cxrgan.training.noise import indexed_latents
 
 CARD = {"format": 1, "latent_dim": 8}
 
@@ -148,3 +148,57 @@ def test_an_export_with_a_damaged_part_is_named(exported, part):
 
 def test_the_card_is_readable_json(exported):
     assert json.loads((exported / "card.json").read_text()) == CARD
+
+
+# Of classes
+
+
+def conditional_generator():
+    keras.utils.set_random_seed(0)
+    generator = build_generator(
+        32, 1, 8, width=4, max_width=16, fused=False, convention="keras", classes=3
+    )
+    # Scales and offsets of a class begin at 1 and 0; these differ.
+    random = np.random.default_rng(1)
+    generator.set_weights([3 * w + random.normal(0, 0.1, w.shape) for w in generator.get_weights()])
+    return generator
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes") / "export"
+    write_export(folder, conditional_generator(), latents, CARD)
+    return folder
+
+
+def test_both_signatures_of_a_conditional_export_take_a_label(of_classes):
+    signatures = tf.saved_model.load(str(of_classes / "saved_model")).signatures
+    generator, vectors = conditional_generator(), latents(5, 4)
+    made = []
+    for label in range(3):
+        one_hot = tf.one_hot([label] * 4, 3)
+        expected = to_uint8(np.asarray(generator([vectors, one_hot]))).astype(int)
+        sampled = signatures["sample"](
+            n=tf.constant(4), seed=tf.constant(5), label=tf.constant(label)
+        )["images"].numpy()
+        served = signatures["serving_default"](latents=vectors, label=tf.constant(label))
+        assert sampled.dtype == np.uint8 and sampled.shape == (4, 32, 32, 1)
+        assert np.abs(sampled - expected).max() <= 1
+        assert np.abs(served["images"].numpy() - expected).max() <= 1
+        made.append(expected)
+    assert np.abs(made[0] - made[1]).max() > 20 < np.abs(made[1] - made[2]).max()
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_refused_and_makes_no_grey_image(of_classes, label):
+    sample = tf.saved_model.load(str(of_classes / "saved_model")).signatures["sample"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label must be from 0 to 2"):
+        sample(n=tf.constant(1), seed=tf.constant(0), label=tf.constant(label))
+
+
+def test_keras_file_of_a_conditional_generator_is_in_layers_of_keras_alone(of_classes):
+    generator, _ = read_export(of_classes)
+    inputs = [latents(0, 3), tf.eye(3)]
+    np.testing.assert_allclose(generator(inputs), conditional_generator()(inputs), atol=1e-5)
+    with zipfile.ZipFile(of_classes / "generator.keras") as file:
+        assert "keras_cxrgan" not in file.read("config.json").decode()
