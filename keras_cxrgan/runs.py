@@ -51,7 +51,32 @@ def films_of(run: Path) -> frozenset[str] | None:
     if not path.is_file():
         return None
     about = json.loads(path.read_text())
-    return frozenset(digest for _, digest in about["images"]) | set(about.get("originals", ()))
+    own = frozenset(digest for _, digest in about["images"]) | set(about.get("originals", ()))
+    return own | set(about.get("inherited", ()))
+
+
+def describe_start(run: Path, start_from: Path | None) -> dict:
+    """Return, for `data.json`, what a run began with and the films its weights have seen by it.
+
+    Of a run that goes on, what it says itself.
+    """
+    if (run / "data.json").is_file():
+        about = json.loads((run / "data.json").read_text())
+        return {key: about[key] for key in ("started_from", "inherited") if key in about}
+    if start_from is None:
+        return {}
+    start_from = newest_stage(Path(start_from))
+    if not (start_from / "recipe.json").is_file():
+        raise ValueError(f"{start_from} is no run to start from: it holds no recipe.json")
+    return {
+        "started_from": {
+            "recipe": Recipe.from_json((start_from / "recipe.json").read_text()).name,
+            "images_seen": max(
+                (int(p.stem) for p in state.saved_states(start_from / "backup")), default=0
+            ),
+        },
+        "inherited": sorted(films_of(start_from) or ()),
+    }
 
 
 def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:

@@ -87,12 +87,19 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
     show_default=True,
     help="GiB of prepared images kept in memory; more go to a file in the run.",
 )
+@click.option(
+    "--start-from",
+    type=click.Path(),
+    metavar="RUN",
+    help="Begin with what another run of the same networks has learnt, of other films perhaps.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 @json_option
 @verbose_option
 def train(
     data, classes, split, layout, recipe_name, out, settings, on_bad_file, allow_leak, devices,
-    deterministic, extend, worker_timeout, memory_budget, dry_run, as_json, verbose, **fields,
+    deterministic, extend, worker_timeout, memory_budget, start_from, dry_run, as_json, verbose,
+    **fields,
 ):  # fmt: skip
     """Train a GAN; the same command again goes on where it stopped.
 
@@ -127,6 +134,7 @@ def train(
             worker_timeout=worker_timeout,
             extend=extend,
             memory_budget=int(memory_budget * 2**30),
+            start_from=start_from,
             report=progress,
         )
     for note in result.notes:

@@ -31,8 +31,8 @@ def transfer(
 ) -> list[str]:
     """Copy the weights that two sizes share; return the names of the layers copied.
 
-    The previous head has no place in the grown network, unless that fades in: there it goes on
-    as the former head. Weights include the moving statistics of normalizations.
+    The previous head has no place in a larger network, unless that fades in: there it goes on
+    as the former head. Between networks of one size everything is copied. Weights include the moving statistics of normalizations.
 
     `start="former_image"` also sets what was appended. A grown generator then makes the former
     images with each pixel repeated, to 1/255 of their range; a grown discriminator gives the
@@ -61,21 +61,22 @@ def transfer(
     """
     if start not in STARTS:
         raise ValueError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
-    copied = []
+    copied, head = [], HEAD if _size(previous) == _size(grown) else FORMER_HEAD
     for layer in previous.layers:
         # A former head and its fade have done their work by the time a network grows again.
         if not layer.weights or layer.name in (FORMER_HEAD, "fade_in"):
             continue
         try:
-            target = grown.get_layer(FORMER_HEAD if layer.name == HEAD else layer.name)
+            target = grown.get_layer(head if layer.name == HEAD else layer.name)
             target.set_weights(layer.get_weights())
         except ValueError as error:
-            if layer.name == HEAD:
+            if layer.name == HEAD and head != HEAD:
                 continue
             raise ValueError(
-                f"{grown.name} {_size(grown)} did not grow from {previous.name} {_size(previous)}:"
-                f" layer {layer.name} has no equal ({str(error).splitlines()[0]}); give both the"
-                " same grown_from, width and growth_width"
+                f"the {grown.name} of {_size(grown)} pixels cannot take over the weights of one of"
+                f" {_size(previous)}: layer {layer.name} has no equal"
+                f" ({str(error).splitlines()[0]}); give both the same networks (width, channels,"
+                " grown_from, growth_width, ...)"
             ) from None
         copied.append(layer.name)
     if start == "former_image":

@@ -74,7 +74,7 @@ def train(
     memory_budget: int = 2 * 2**30,
     backup_seconds: float = 60,
     memory_limit: int | None = None,
-    start_from: Path | None = None,
+    start_from: str | Path | None = None,
     report=None,
 ) -> RunResult:
     """Train a recipe on images in a run directory; resume if the directory holds that run.
@@ -93,13 +93,16 @@ def train(
         backup_seconds: at least this long between two saved states.
         memory_limit: of a recipe with stages, bytes above which a stage is refused before the
             first step; None for what the machine has free.
-        start_from: run of a smaller size whose learnt weights a fresh run begins with.
+        start_from: run whose learnt weights a fresh run begins with: of the same networks, or of
+            a smaller size of networks that grow.
         report: function (stage, done, total, note="") that shows progress.
 
     Raises `ValueError` with one clear message for everything a user can mend.
     """
     recipe.check()
     run = Path(run)
+    if recipe.stages and start_from:
+        raise ValueError("--start-from does not apply to a recipe with stages, which has its own")
     if recipe.stages:
         from keras_cxrgan.workflows.growing import grow
 
@@ -148,6 +151,7 @@ def train(
             image_set, data, classes, split=split, layout=layout, class_counts=class_counts
         )
         runs.check_same_data(run, description)
+        description |= runs.describe_start(run, start_from)
         try:
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
@@ -185,17 +189,20 @@ def train(
         )
 
 
-def _begin_with(gan, smaller: Path, images) -> None:
-    """Give the networks what those of a smaller size have learnt; optimizers start afresh."""
-    recipe = Recipe.from_json((smaller / "recipe.json").read_text())
-    arrays, _ = state.read_newest(smaller / "backup")
+def _begin_with(gan, earlier: Path, images) -> None:
+    """Give the networks what those of another run have learnt; optimizers start afresh."""
+    earlier = runs.newest_stage(Path(earlier))
+    recipe = Recipe.from_json((earlier / "recipe.json").read_text())
+    arrays, _ = state.read_newest(earlier / "backup")
     if arrays is None:
-        raise ValueError(f"{smaller} holds no complete state to start from; train it first")
-    generator, discriminator = build_networks(recipe)
+        raise ValueError(f"{earlier} holds no complete state to start from; train it first")
+    labels = json.loads((earlier / "data.json").read_text()).get("labels", {})
+    generator, discriminator = build_networks(recipe, classes=len(labels))
     generator.set_weights(state.weights_of("generator", arrays))
     discriminator.set_weights(state.weights_of("discriminator", arrays))
     latents, films = (), ()
-    if recipe.growth_start == "former_image":
+    start = recipe.growth_start if recipe.image_size < images.shape[1] else "random"
+    if start == "former_image":
         # Four batches as in training, whose statistics the new normalizations pass on. Those of
         # real films: with the generator's, the discriminator no longer told them apart.
         count = recipe.batch_size // recipe.accumulation
@@ -209,8 +216,8 @@ def _begin_with(gan, smaller: Path, images) -> None:
             tf.nn.avg_pool2d(batch, times, times, "VALID").numpy()
             for batch in training_batches(some, count, channels=recipe.channels).take(4)
         ]
-    transfer(generator, gan.generator, start=recipe.growth_start, batches=latents)
-    transfer(discriminator, gan.discriminator, start=recipe.growth_start, batches=films)
+    transfer(generator, gan.generator, start=start, batches=latents)
+    transfer(discriminator, gan.discriminator, start=start, batches=films)
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
 

@@ -142,7 +142,9 @@ def test_the_head_that_fades_out_is_the_one_of_the_size_before():
 
 
 def test_networks_of_another_trunk_are_refused():
-    with pytest.raises(ValueError, match="generator 64 did not grow from generator 32.*width"):
+    with pytest.raises(
+        ValueError, match="generator of 64 pixels cannot take over .* of 32: .*width"
+    ):
         transfer(tiny_generator(32, width=4), tiny_generator(64))
 
 

@@ -1,0 +1,97 @@
+"""`cxrgan train --start-from`: what passes from one run to another, and what is said of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_cxrgan import runs, workflows
+from keras_cxrgan.data.images import write_png
+from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.training import state
+
+TINY = Recipe().override(
+    image_size=32, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=4,
+    batch_size=8, epochs=1,
+)  # fmt: skip
+
+
+def write_films(folder, seed):
+    random = np.random.default_rng(seed)
+    folder.mkdir()
+    for index in range(16):
+        write_png(folder / f"{index}.png", random.integers(0, 256, (32, 32), np.uint8))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """(run, its films) of a finished run."""
+    top = tmp_path_factory.mktemp("parent")
+    films = write_films(top / "films", 0)
+    workflows.train(TINY, top / "run", data=films)
+    return top / "run", films
+
+
+@pytest.fixture(scope="module")
+def child(parent, tmp_path_factory):
+    """(run, its films) of one that began with it and did not move."""
+    top = tmp_path_factory.mktemp("child")
+    films = write_films(top / "films", 1)
+    still = TINY.override(
+        generator_learning_rate=1e-30, discriminator_learning_rate=1e-30, ema_half_life=0
+    )
+    workflows.train(still, top / "run", data=films, start_from=parent[0])
+    return top / "run", films
+
+
+def test_all_trained_weights_pass_on_with_the_head(parent, child):
+    before, after = (state.read_newest(run / "backup")[0] for run, _ in (parent, child))
+    kernels = 0
+    for name, value in before.items():
+        owner, _, index = name.partition("/")
+        if owner in ("generator", "discriminator") and value.ndim > 1:
+            np.testing.assert_array_equal(after[name], value, err_msg=name)
+            kernels += 1
+    assert kernels == 8  # base, three convolutions; three convolutions, logits
+    assert int(after["images_seen"]) == 16  # of this run alone
+
+
+def test_the_films_behind_the_weights_count_as_trained_on(parent, child, tmp_path):
+    ours, theirs = runs.films_of(child[0]), runs.films_of(parent[0])
+    assert len(theirs) == 16 and len(ours) == 32 and theirs < ours
+    about = json.loads((child[0] / "data.json").read_text())
+    assert about["count"] == 16
+    assert about["started_from"] == {"recipe": "default", "images_seen": 16}
+    with pytest.raises(ValueError, match="was trained on 16 of the 16 films"):
+        workflows.generate(child[0], tmp_path / "out", 1, held_out=parent[1])
+
+
+def test_a_run_that_goes_on_keeps_what_it_began_with(child):
+    still = TINY.override(
+        generator_learning_rate=1e-30, discriminator_learning_rate=1e-30, ema_half_life=0, epochs=2
+    )
+    result = workflows.train(still, child[0], data=child[1], extend=True)  # without the option
+    assert result.resumed_from == 16
+    assert len(runs.films_of(child[0])) == 32
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"width": 2}, "cannot take over the weights of one of 32: layer .*same networks"),
+        ({"image_size": 64}, "of 64 pixels cannot take over the weights of one of 32"),
+    ],
+)
+def test_other_networks_are_refused_and_nothing_is_written(parent, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        workflows.train(
+            TINY.override(**fields), tmp_path / "run", data=parent[1], start_from=parent[0]
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(parent, tmp_path):
+    with pytest.raises(ValueError, match="is no run to start from"):
+        workflows.train(TINY, tmp_path / "run", data=parent[1], start_from=tmp_path / "none")
