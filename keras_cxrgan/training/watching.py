@@ -111,7 +111,8 @@ class WatchCollapse(keras.callbacks.Callback):
                 f"the generator may have collapsed: at {seen:,} images seen its images differ by"
                 f" {distance:.1f} grey levels, real ones by {self.real_distance:.1f}, so that"
                 " different latents give almost the same film. Go back to an earlier checkpoint,"
-                " or train anew with augmentation (--recipe small_data) or a penalty"
+                " or train anew with augmentation (--set"
+                " augmentations=brightness,contrast,translation,cutout) or a penalty"
                 " (--set penalty=r1)"
             )
 
@@ -124,8 +125,9 @@ class WatchCollapse(keras.callbacks.Callback):
                 f"the discriminator has won: at {seen:,} images seen it gives real films"
                 f" {logs['real_score']:.2f} and generated ones {logs['fake_score_before']:.2f},"
                 " so that the generator learns next to nothing from it. Train anew with"
-                " augmentation (--recipe small_data), or weaken it: a penalty (--set penalty=r1)"
-                " or a lower learning rate (--set discriminator_learning_rate=0.0001)"
+                " augmentation (--set augmentations=brightness,contrast,translation,cutout), or"
+                " weaken it: a penalty (--set penalty=r1) or a lower learning rate"
+                " (--set discriminator_learning_rate=0.0001)"
             )
 
     def _warn(self, line):
