@@ -76,6 +76,10 @@ MAY_IMPORT = {
     "study.classification": (set(), set()),
     "study.comparison": ({"study.classification"}, set()),
     "study.answer": ({"study.comparison"}, set()),
+    "study.fitting": (
+        {"data.augmentation", "models.classifier", "study.classification"},
+        {"tensorflow", "keras"},
+    ),
     "training.losses": (set(), {"tensorflow"}),
     "training.augmentation": (set(), {"tensorflow"}),
     "training.means": (set(), {"tensorflow", "keras"}),
@@ -142,6 +146,7 @@ MAY_IMPORT = {
     "sharing.experiment_tables": ({"evaluation.report"}, set()),
     "sharing.experiment_report": ({"evaluation.report"}, set()),
     "sharing.experiment_figures": (set(), {"matplotlib"}),
+    "sharing.study_figures": ({"sharing.experiment_figures"}, {"matplotlib"}),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
     "runs": (
         {
@@ -171,6 +176,12 @@ MAY_IMPORT = {
     "workflows.reproducing": (None, None),
     "workflows.choosing": (None, None),
     "workflows.presenting": (None, None),
+    "workflows.dividing": (None, None),
+    "workflows.designing": (None, None),
+    "workflows.supplying": (None, None),
+    "workflows.studying": (None, None),
+    "workflows.recognising": (None, None),
+    "workflows.concluding": (None, None),
     "workflows.comparing": (None, None),
     "workflows.evaluating": (None, None),
     "workflows.auditing": (None, None),
@@ -206,6 +217,16 @@ MAY_IMPORT = {
     ),
     "cli.ablating": (
         {"cli.base", "terminal", "workflows.ablating", "workflows.reproducing"},
+        set(),
+    ),
+    "cli.studying": (
+        {
+            "cli.base",
+            "terminal",
+            "workflows.designing",
+            "workflows.reproducing",
+            "workflows.studying",
+        },
         set(),
     ),
     "cli.producing": (

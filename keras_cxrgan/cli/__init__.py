@@ -8,6 +8,7 @@ from keras_cxrgan.cli import (  # noqa: F401
     evaluating,
     producing,
     splitting,
+    studying,
     training,
 )
 from keras_cxrgan.cli.base import main

@@ -30,7 +30,9 @@ _PLACES = {
     "load_generator": "producing",
     "load_images": "assembly",
     "plan_ablation": "ablating",
+    "plan_study": "designing",
     "run_ablation": "ablating",
+    "run_study": "studying",
     "split": "splitting",
     "train": "running",
 }

@@ -1,0 +1,81 @@
+"""Figures of a classifier study: confusion matrices, reliability, scores over the films."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_cxrgan.sharing.experiment_figures import _figure, _save, lines
+
+BINS = 10
+
+
+def confusions(
+    panels: Sequence[tuple[str, np.ndarray]], classes: Sequence[str], path: Path
+) -> Path:
+    """Write a PNG of titled confusion matrices (K, K): rows are true classes, shades their shares.
+
+    Counts stand in the cells.
+    """
+    figure, axes = _panels(len(panels), 0.55 * len(classes) + 1.6)
+    for axis, (title, counts) in zip(axes, panels):
+        counts = np.asarray(counts)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axis.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
+        axis.set_xticks(range(len(classes)), _plain(classes), rotation=45, ha="right", fontsize=7)
+        axis.set_yticks(range(len(classes)), _plain(classes), fontsize=7)
+        axis.set_title(title, fontsize=9, parse_math=False)
+    return _save(figure, path)
+
+
+def reliability(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path) -> Path:
+    """Write a PNG of titled reliability diagrams, of labels (N,) and probabilities (S, N, K).
+
+    Accuracy over confidence in ten bins, all seeds together; on the diagonal a classifier is as
+    often right as it says.
+    """
+    figure, axes = _panels(len(panels), 2.6)
+    for axis, (title, labels, probabilities) in zip(axes, panels):
+        confidence = probabilities.max(axis=2).ravel()
+        right = (probabilities.argmax(axis=2) == labels).ravel()
+        bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        films = np.bincount(bins, minlength=BINS)
+        some = films > 0
+        xs = np.bincount(bins, confidence, BINS)[some] / films[some]
+        ys = np.bincount(bins, right, BINS)[some] / films[some]
+        axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+        axis.plot(xs, ys, marker="o", markersize=3, linewidth=0.9)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence", ylabel="accuracy")
+        axis.set_title(title, fontsize=9, parse_math=False)
+    return _save(figure, path)
+
+
+def learning_curve(
+    curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], path: Path
+) -> Path:
+    """Write a PNG of each row's mean score over the share of the training films, in percent."""
+    drawn = {
+        name: ([size for size, _ in points], [float(np.mean(values)) for _, values in points])
+        for name, points in curves.items()
+    }
+    return lines([("", "balanced accuracy", drawn)], path, x="% of the training films")
+
+
+def _panels(count: int, side: float):
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = _figure(side * columns, side * rows)
+    axes = list(np.atleast_1d(figure.subplots(rows, columns)).flat)
+    for axis in axes[count:]:
+        axis.axis("off")
+    return figure, axes
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    # A $ would begin a formula.
+    return [name.replace("$", r"\$") for name in names]
