@@ -36,6 +36,9 @@ started = []
 
 
 def start(*arguments, command=(sys.executable, "-m", "keras_cxrgan"), env=None, **options):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Tests that run in a shell's background ignore Ctrl-C, and so would what they start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
