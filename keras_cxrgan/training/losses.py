@@ -106,6 +106,7 @@ def r1_penalty(discriminator, real_images):
 
 
 def _squared_gradient_norms(discriminator, images):
+    images = tf.convert_to_tensor(images)  # arrays cannot be watched
     with tf.GradientTape() as tape:
         tape.watch(images)
         # Summing is safe because the logit of an image depends on that image alone (no batch

@@ -29,6 +29,7 @@ def test_at_paper_scale_only_the_variants_differ_from_the_recipe(tmp_path, monke
         "longer": {"epochs"},
         "lr 0.002": {"generator_learning_rate", "discriminator_learning_rate"},
         "512x512": {"image_size", "width"},
+        "512x512, steadied": {"image_size", "width", *noori2024.STEADY},
     }
     assert found["longer"].run == found["as published"].name
 
