@@ -413,7 +413,9 @@ def test_what_cannot_work_is_said_before_anything_is_trained(folds, tmp_path, op
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
-def test_a_plain_folder_needs_folds(films, tmp_path):
+def test_a_source_that_is_not_there_or_is_no_manifest_is_named(films, tmp_path):
+    with pytest.raises(ValueError, match="there is no .*nothing.csv: give a manifest"):
+        plan_study(str(tmp_path / "nothing.csv"), tmp_path / "out")
     with pytest.raises(ValueError, match="is no manifest: .* --folds 5"):
         plan_study(str(films / "DARK"), tmp_path)
 

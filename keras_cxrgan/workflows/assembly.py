@@ -66,21 +66,31 @@ def load_images(
         spoken = notes if reading.layout != "folder" else notes[: bool(reading.left_out)]
         for note in [*spoken, *leaks]:
             report("", 0, 0, note)
-    images = prepare_images(
+    images = prepare_films(
         reading.records,
+        recipe,
+        on_bad_file=on_bad_file,
+        cache_dir=cache_dir,
+        memory_budget=memory_budget,
+        report=report,
+    )
+    sources.check_unchanged(entries, images.records, images.hashes)
+    return dataclasses.replace(images, notes=tuple(notes), leaks=tuple(leaks))
+
+
+def prepare_films(records, recipe: Recipe, *, report=None, **options) -> ImageSet:
+    """Return films as a recipe shows them to its networks; `options` are of `prepare_images`."""
+    return prepare_images(
+        records,
         recipe.image_size,
         fit=recipe.fit,
         clahe_clip_limit=recipe.clahe_clip_limit,
         clahe_tiles=recipe.clahe_tiles,
         clahe_size=recipe.clahe_size,
         window=recipe.window or None,
-        on_bad_file=on_bad_file,
-        cache_dir=cache_dir,
-        memory_budget=memory_budget,
         progress=(lambda done, total: report("images", done, total)) if report else None,
+        **options,
     )
-    sources.check_unchanged(entries, images.records, images.hashes)
-    return dataclasses.replace(images, notes=tuple(notes), leaks=tuple(leaks))
 
 
 def number_classes(

@@ -72,6 +72,8 @@ def read_films(
             entries = read_manifest(table)
     elif is_manifest(named_split(source)[0]):
         entries = read_source(source, classes, ALL)[1]
+    elif not Path(named_split(source)[0]).exists():
+        raise ValueError(f"there is no {source}: give a manifest (cxrgan split FILMS --out FILE)")
     else:
         raise ValueError(
             f"{source} is no manifest: make one with cxrgan split {source} --out manifest.csv"

@@ -207,18 +207,9 @@ def _rows(name: str, films: Films, places, probabilities: np.ndarray) -> list[li
 
 def _load(films: Films, recipe: Recipe, report=None) -> np.ndarray:
     """Return the films of a study, prepared as the recipe says: uint8 (N, S, S)."""
-    from keras_cxrgan.data.prepare import prepare_images
+    from keras_cxrgan.workflows.assembly import prepare_films
 
-    prepared = prepare_images(
-        films.records,
-        recipe.image_size,
-        fit=recipe.fit,
-        clahe_clip_limit=recipe.clahe_clip_limit,
-        clahe_tiles=recipe.clahe_tiles,
-        clahe_size=recipe.clahe_size,
-        window=recipe.window or None,
-        progress=(lambda done, total: report("images", done, total)) if report else None,
-    )
+    prepared = prepare_films(films.records, recipe, report=report)
     changed = [r.name for r, a, b in zip(films.records, films.hashes, prepared.hashes) if a != b]
     if changed:
         raise ValueError(
