@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from keras_cxrgan.study.comparison import Comparison, holm
+from keras_cxrgan.study.comparison import Comparison
 
 HELPS, HURTS, NOT_SHOWN = "helps", "hurts", "no difference shown"
 
@@ -22,25 +22,17 @@ class Answer:
     verdict: str
     sentence: str
     not_excluded: float
-    p_corrected: float
 
 
-def answer(name: str, comparison: Comparison, p_corrected: float | None = None) -> Answer:
+def answer(name: str, comparison: Comparison) -> Answer:
     """Return what a comparison says about the arm of this name.
 
-    Helps or hurts only where the interval, already as wide as the number of comparisons asks,
-    leaves out 0, and the permutation test agrees: its p-value, corrected by Holm, must be below
-    1 - confidence of the whole family. Bootstrap intervals alone are too narrow where four or
-    five patients make the whole difference. An interval that ends at 0 has not left it out.
+    Helps or hurts only where the interval, as wide as the number of comparisons asks, leaves out
+    0 and the p-value, corrected as well, is below the error rate of all comparisons together. An
+    interval that ends at 0 has not left it out.
     """
-    if comparison.comparisons > 1 and p_corrected is None:
-        raise ValueError(
-            f"one of {comparison.comparisons} comparisons has no answer alone: use answers, which"
-            " corrects their p-values together"
-        )
-    p_corrected = comparison.p_value if p_corrected is None else p_corrected
     error_rate = (1 - comparison.confidence) * comparison.comparisons
-    agrees = p_corrected < error_rate + 1e-12
+    agrees = comparison.p_value < error_rate + 1e-12
     if comparison.low > 0 and agrees:
         verdict = HELPS
     elif comparison.high < 0 and agrees:
@@ -48,11 +40,11 @@ def answer(name: str, comparison: Comparison, p_corrected: float | None = None) 
     else:
         verdict = NOT_SHOWN
     bound = max(abs(comparison.low), abs(comparison.high))
-    return Answer(name, verdict, _sentence(name, verdict, comparison, bound), bound, p_corrected)
+    return Answer(name, verdict, _sentence(name, verdict, comparison, bound), bound)
 
 
 def answers(comparisons: dict[str, Comparison]) -> list[Answer]:
-    """Return the answer for each arm held against one baseline, corrected for their number.
+    """Return the answer for each arm held against one baseline.
 
     Raises ValueError where a comparison was made for another number of arms.
     """
@@ -62,11 +54,7 @@ def answers(comparisons: dict[str, Comparison]) -> list[Answer]:
                 f"{name} was compared as one of {comparison.comparisons}, but there are"
                 f" {len(comparisons)}: give compare(..., comparisons={len(comparisons)})"
             )
-    corrected = holm([comparison.p_value for comparison in comparisons.values()])
-    return [
-        answer(name, comparison, p_value)
-        for (name, comparison), p_value in zip(comparisons.items(), corrected)
-    ]
+    return [answer(name, comparison) for name, comparison in comparisons.items()]
 
 
 def _sentence(name: str, verdict: str, comparison: Comparison, bound: float) -> str:

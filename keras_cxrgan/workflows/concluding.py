@@ -301,7 +301,7 @@ def _differences(block: dict, title: str) -> Table:
                 row["row"],
                 points(found["difference"]),
                 f"{points(found['low'])} to {points(found['high'])}",
-                p_value(row["answer"]["p_corrected"]),
+                p_value(found["p_value"]),
                 f"{test['only_arm_right']} : {test['only_baseline_right']}",
                 p_value(test["p_patients"]),
                 row["answer"]["verdict"],
@@ -309,10 +309,10 @@ def _differences(block: dict, title: str) -> Table:
         )
     return Table(
         f"Difference from {BASELINE} in balanced accuracy: {title}",
-        ("", "points", "interval", "p (Holm)", "only it : only real right", "McNemar p", "answer"),
+        ("", "points", "interval", "p", "only it : only real right", "McNemar p", "answer"),
         tuple(rows),
-        "Percentage points; patient-level bootstrap with the variance of the seeds, corrected for"
-        " the rows of this table. McNemar is of accuracy and not corrected.",
+        "Percentage points; patient-level bootstrap with the variance of the seeds; interval and p"
+        " corrected for the rows of this table. McNemar is of accuracy and not corrected.",
     )
 
 
