@@ -75,6 +75,7 @@ MAY_IMPORT = {
     "models.classifier": (set(), {"keras"}),
     "study.classification": (set(), set()),
     "study.comparison": ({"study.classification"}, set()),
+    "study.protocols": (set(), set()),
     "study.answer": ({"study.comparison"}, set()),
     "study.fitting": (
         {"data.augmentation", "models.classifier", "study.classification"},
@@ -181,6 +182,7 @@ MAY_IMPORT = {
     "workflows.supplying": (None, None),
     "workflows.studying": (None, None),
     "workflows.recognising": (None, None),
+    "workflows.replicating": (None, None),
     "workflows.concluding": (None, None),
     "workflows.comparing": (None, None),
     "workflows.evaluating": (None, None),
@@ -222,6 +224,7 @@ MAY_IMPORT = {
     "cli.studying": (
         {
             "cli.base",
+            "study.protocols",
             "terminal",
             "workflows.designing",
             "workflows.reproducing",

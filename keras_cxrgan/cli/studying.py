@@ -16,6 +16,7 @@ from keras_cxrgan.cli.base import (
     set_option,
     verbose_option,
 )
+from keras_cxrgan.study.protocols import PROTOCOLS
 from keras_cxrgan.terminal import (
     Progress,
     format_seconds,
@@ -69,6 +70,13 @@ from keras_cxrgan.terminal import (
     " .keras file.",
 )
 @click.option(
+    "--optimizer",
+    default="adam",
+    show_default=True,
+    metavar="adam|sgd",
+    help="Of the classifier; sgd has Nesterov's momentum 0.9.",
+)
+@click.option(
     "--steps", type=int, default=1000, show_default=True, help="Optimizer steps, in every arm."
 )
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Films in one step.")
@@ -98,14 +106,21 @@ from keras_cxrgan.terminal import (
 @click.option(
     "--external", metavar="DATA", help="Films of other patients, tested too; they decide nothing."
 )
+@click.option(
+    "--protocol",
+    default="",
+    metavar="davoodi2021|ng2023",
+    help="Take a paper's settings where no option is given, test the networks in its way as well,"
+    " and lay its tables beside both.",
+)
 @click.option("--out", type=click.Path(), help="Folder.  [default: runs/study-MANIFEST]")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @json_option
 @verbose_option
 def study_command(
-    manifest, arms, folds, classes, sizes, ratios, seeds, classifier, steps, batch_size,
-    learning_rates, recipe_name, settings, gan_images, gan_per_seed, generators, external, out,
-    dry_run, as_json, verbose,
+    manifest, arms, folds, classes, sizes, ratios, seeds, classifier, optimizer, steps, batch_size,
+    learning_rates, recipe_name, settings, gan_images, gan_per_seed, generators, external, protocol,
+    out, dry_run, as_json, verbose,
 ):  # fmt: skip
     """Find out whether generated images help a classifier, also if they do not.
 
@@ -121,6 +136,7 @@ def study_command(
     classic      real films turned, shifted, scaled, exposed anew each time
     gan          real films and images of GANs trained on the same films
     classic+gan  both
+    gan-even     real films, and generated ones of the smaller classes until all are as large
     gan-only     generated images alone, tested on real films
     copies       real films and copies of them: a control that must show nothing
 
@@ -138,26 +154,38 @@ def study_command(
     with quiet_tensorflow(verbose, needed=not dry_run or bool(generators)):
         from keras_cxrgan.workflows import designing, reproducing, studying
     out = Path(out or Path("runs") / f"study-{Path(manifest.partition(':')[0]).stem}")
+    given = {
+        "arms": [name.strip() for name in arms.split(",")],
+        "classifier": classifier,
+        "optimizer": optimizer,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rates": _numbers(learning_rates, "--learning-rates", "0.001,0.0001"),
+        "recipe": recipe_name,
+    }
+    if protocol in PROTOCOLS:
+        context = click.get_current_context()
+        options = {"recipe": "recipe_name"}
+        for name, value in PROTOCOLS[protocol].settings.items():
+            source = context.get_parameter_source(options.get(name, name))
+            if source is click.core.ParameterSource.DEFAULT:
+                given[name] = value
     with Progress() as progress:
         plan = studying.plan_study(
             manifest,
             out,
-            arms=[name.strip() for name in arms.split(",")],
+            **given,
             folds=folds,
             classes=classes,
             sizes=_numbers(sizes, "--sizes", "25%,50%,100%"),
             ratios=_numbers(ratios, "--ratios", "0.5,1,2"),
             seeds=reproducing.parse_seeds(seeds),
-            classifier=classifier,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rates=_numbers(learning_rates, "--learning-rates", "0.001,0.0001"),
-            recipe=recipe_name,
             fields=read_settings(settings, {}),
             gan_images=gan_images,
             gan_per_seed=gan_per_seed,
             generators=_pairs(generators),
             external=external,
+            protocol=protocol,
             report=progress,
         )
         about = designing.describe(plan)

@@ -9,7 +9,7 @@ twice as long, and longer training alone can look like a better data set.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -24,6 +24,11 @@ CHECKS = 10
 
 PREDICTED_AT_ONCE = 64
 
+OPTIMIZERS: Mapping[str, Callable[[float], keras.optimizers.Optimizer]] = {
+    "adam": keras.optimizers.Adam,
+    "sgd": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+}
+
 
 def fit_classifier(
     images: np.ndarray,
@@ -33,6 +38,7 @@ def fit_classifier(
     network: Callable[[], keras.Model],
     steps: int,
     batch_size: int = 32,
+    optimizer: str = "adam",
     learning_rate: float | Sequence[float] = 1e-3,
     seed: int = 0,
     oversample: bool = False,
@@ -44,13 +50,14 @@ def fit_classifier(
 ) -> tuple[keras.Model, dict]:
     """Fit a network on uint8 films (N, S, S) with labels (N,); return it and its history.
 
-    All `steps` are always made, with Adam and cross-entropy. With `validation` the state that is
+    All `steps` are always made, with cross-entropy. With `validation` the state that is
     returned is the best of `checks` equally spaced ones, and of all learning rates, by the mean
     over classes of the cross-entropy of these films; without, it is the last one.
 
     Args:
         classes: number of classes, K.
         network: () -> fresh model of logits (N, K) from images (N, S, S, C) in [-1, 1].
+        optimizer: a name in `OPTIMIZERS`.
         learning_rate: one, or several, each of which is trained from the start.
         seed: of initial weights, the order of the films, and their augmentation.
         oversample: every batch has the classes in equal shares, on average.
@@ -105,7 +112,7 @@ def fit_classifier(
             if first:
                 unfreeze(model)
             model.compile(
-                keras.optimizers.Adam(rate / 10 if first else rate),
+                OPTIMIZERS[optimizer](rate / 10 if first else rate),
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 jit_compile=False,
             )
@@ -153,6 +160,23 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
         full = np.resize(some, (PREDICTED_AT_ONCE, *some.shape[1:]))
         logits.append(model.predict_on_batch(_floats(full, model))[: len(some)])
     return softmax(np.concatenate(logits))
+
+
+def predict_in_training_mode(model: keras.Model, images: np.ndarray, passes: int) -> np.ndarray:
+    """Return the classes (passes, N) that a network left in training mode gives uint8 films.
+
+    Dropout is on, and all films are one batch, whose own statistics normalize it: how Davoodi &
+    Lo Giudice 2021 tested, and not how a network should be. The network is left as it was.
+    """
+    films = tf.constant(_floats(images, model))
+    # Batch normalization remembers what it has seen, and dropout how often it has drawn.
+    before = [(variable, variable.numpy()) for variable in model.variables]
+    forward = tf.function(lambda: tf.argmax(model(films, training=True), axis=1))
+    try:
+        return np.stack([forward().numpy() for _ in range(passes)])
+    finally:
+        for variable, value in before:
+            variable.assign(value)
 
 
 def film_order(labels: np.ndarray, count: int, seed: int, oversample: bool = False) -> np.ndarray:

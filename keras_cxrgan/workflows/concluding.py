@@ -20,9 +20,12 @@ from keras_cxrgan.study.comparison import compare, mcnemar
 from keras_cxrgan.workflows import designing
 from keras_cxrgan.workflows.presenting import RESULTS, write
 from keras_cxrgan.workflows.recognising import faithfulness_table
+from keras_cxrgan.workflows.replicating import published_tables
 from keras_cxrgan.workflows.supplying import BASELINE
 
 SCORE = "balanced_accuracy"
+AGAINST = {"classic+gan": "classic", "gan-even": "oversampled"}
+"""What an arm is held against as well: the same without a GAN."""
 COLUMNS = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
@@ -68,21 +71,25 @@ def conclude(study: designing.Study, cells: Sequence[dict], labels: Sequence[dic
     """
     about = designing.describe(study)
     sets = ["test", *(["external"] if study.external else [])]
-    blocks, tables, figures, sentences = {}, [], [], []
+    blocks, predicted_of, tables, figures, sentences = {}, {}, [], [], []
     for name in sets:
         predicted = gather(study, cells, name)
         block = weigh(predicted, study.films.classes)
-        blocks[name] = block
+        blocks[name], predicted_of[name] = block, predicted
         tables += _tables(block, name, study)
         sentences += _sentences(block, name, study)
         drawn = {f"{p.row}, {100 * p.size:g} %": p for p in predicted if p.size == study.sizes[-1]}
         figures += _figures(study, block, drawn, name)
+    if study.protocol:
+        tables += published_tables(study, cells, predicted_of["test"])
     if labels:
         tables.append(faithfulness_table(list(labels), study.films.classes))
     written = {
         "study": about,
         "answer": sentences,
         "limits": [*LIMITS, *_limits(study)],
+        "wrong": list(study.protocol.wrong) if study.protocol else [],
+        "left_open": list(study.protocol.left_open) if study.protocol else [],
         "sets": blocks,
         "tables": [dataclasses.asdict(table) for table in tables],
         "figures": [list(figure) for figure in figures],
@@ -175,25 +182,42 @@ def weigh(predicted: Sequence[Predicted], classes: Sequence[str]) -> list[dict]:
     for size in sorted({each.size for each in predicted}, reverse=True):
         here = [each for each in predicted if each.size == size]
         base = next((each for each in here if each.row == BASELINE), None)
-        others = [each for each in here if each is not base and base and _common(each, base)]
+        pairs = {each.row: (each, base) for each in here if each is not base}
+        pairs |= {
+            f"{each.row} against {other.row}": (each, other)
+            for each in here
+            for other in here
+            if other.row == AGAINST.get(each.row.partition(" x")[0])
+        }
+        pairs = {name: pair for name, pair in pairs.items() if pair[1] and _common(*pair)}
         found, tests, why = {}, {}, {}
-        for each in others:
-            ours, theirs = _paired(each, base)
+        for name, (each, other) in pairs.items():
+            ours, theirs = _paired(each, other)
             try:
-                found[each.row] = compare(
-                    base.labels, ours, theirs, base.patients, score=SCORE, comparisons=len(others)
+                found[name] = compare(
+                    other.labels, ours, theirs, other.patients, score=SCORE, comparisons=len(pairs)
                 )
             except ValueError as error:
-                why[each.row] = str(error)
+                why[name] = str(error)
                 continue
             # Of several seeds the probabilities are averaged: a film is evidence once.
-            tests[each.row] = mcnemar(
-                base.labels,
+            tests[name] = mcnemar(
+                other.labels,
                 ours.mean(axis=0).argmax(axis=1),
                 theirs.mean(axis=0).argmax(axis=1),
-                base.patients,
+                other.patients,
             )
         said = {answer.name: answer for answer in answers(found)} if found else {}
+
+        def weighed(name, said=said, found=found, tests=tests, why=why):
+            if name in said:
+                return {
+                    "comparison": dataclasses.asdict(found[name]),
+                    "mcnemar": dataclasses.asdict(tests[name]),
+                    "answer": dataclasses.asdict(said[name]),
+                }
+            return {"not_compared": why[name]} if name in why else {}
+
         rows = []
         for each in here:
             row = {"row": each.row, "seeds": list(each.seeds), "failed": list(each.failed)}
@@ -202,14 +226,9 @@ def weigh(predicted: Sequence[Predicted], classes: Sequence[str]) -> list[dict]:
                     dataclasses.asdict(classify(each.labels, p, classes))
                     for p in each.probabilities
                 ]
-            if each.row in said:
-                row["comparison"] = dataclasses.asdict(found[each.row])
-                row["mcnemar"] = dataclasses.asdict(tests[each.row])
-                row["answer"] = dataclasses.asdict(said[each.row])
-            elif each.row in why:
-                row["not_compared"] = why[each.row]
-            rows.append(row)
-        blocks.append({"size": size, "score": SCORE, "rows": rows})
+            rows.append(row | weighed(each.row))
+        between = [{"row": name} | weighed(name) for name in pairs if " against " in name]
+        blocks.append({"size": size, "score": SCORE, "rows": rows, "between": between})
     return blocks
 
 
@@ -236,7 +255,7 @@ def _sentences(blocks: list[dict], name: str, study: designing.Study) -> list[st
         if name == "external":
             place.append("on external films")
         head = f"{' '.join(place).capitalize()}: " if place else ""
-        for row in block["rows"]:
+        for row in [*block["rows"], *block["between"]]:
             if "answer" in row:
                 said.append(head + row["answer"]["sentence"])
             elif "not_compared" in row:
@@ -292,7 +311,7 @@ def _overall(scores: dict, key: str) -> float:
 
 def _differences(block: dict, title: str) -> Table:
     rows = []
-    for row in block["rows"]:
+    for row in [*block["rows"], *block["between"]]:
         if "comparison" not in row:
             continue
         found, test = row["comparison"], row["mcnemar"]
@@ -308,8 +327,8 @@ def _differences(block: dict, title: str) -> Table:
             )
         )
     return Table(
-        f"Difference from {BASELINE} in balanced accuracy: {title}",
-        ("", "points", "interval", "p", "only it : only real right", "McNemar p", "answer"),
+        f"Difference in balanced accuracy, from {BASELINE} unless it says against what: {title}",
+        ("", "points", "interval", "p", "only it : only the other right", "McNemar p", "answer"),
         tuple(rows),
         "Percentage points; patient-level bootstrap with the variance of the seeds; interval and p"
         " corrected for the rows of this table. McNemar is of accuracy and not corrected.",
@@ -407,6 +426,11 @@ def _page(written: dict, tables: Sequence[Table]) -> str:
         *(f"- {text}" for text in written["limits"]),
         "",
     ]
+    for title, said in (
+        ("What is wrong with the published protocol", written["wrong"]),
+        ("What the paper leaves open", written["left_open"]),
+    ):
+        lines += [f"## {title}", "", *(f"- {text}" for text in said), ""] if said else []
     for table in tables:
         lines += markdown_table(table)
     errors = [cell for cell in written["cells"] if "error" in cell]

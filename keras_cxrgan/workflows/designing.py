@@ -13,6 +13,7 @@ from pathlib import Path
 
 from keras_cxrgan.data.records import fingerprint
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
 from keras_cxrgan.workflows.dividing import (
     FEWEST,
     Films,
@@ -27,6 +28,7 @@ from keras_cxrgan.workflows.supplying import ARMS, BASELINE, CLASSIC, check_unse
 CELL, PREDICTIONS, MEASURED = "cell.json", "predictions.csv", "measured.json"
 INCEPTION_RATE = 0.1  # of the learning rate: what so deep a network stands from scratch
 CLASSIFIERS = ("cnn", "inception")
+OPTIMIZERS = ("adam", "sgd")  # of study/fitting.py, which is slow to import
 PREPARATION = ("image_size", "fit", "window", "clahe_clip_limit", "clahe_tiles", "clahe_size")
 
 
@@ -70,6 +72,7 @@ class Study:
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     classifier: str
+    optimizer: str
     steps: int
     batch_size: int
     learning_rates: tuple[float, ...]
@@ -78,6 +81,7 @@ class Study:
     gan_per_seed: bool
     generators: Mapping[str, str] = field(default_factory=dict)
     external: Films | None = None
+    protocol: Protocol | None = None
 
     def part(self, cell: Cell) -> Part:
         """Return the part of a cell."""
@@ -147,6 +151,7 @@ def plan_study(
     ratios: Sequence[float] = (1.0,),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     classifier: str = "cnn",
+    optimizer: str = "adam",
     steps: int = 1000,
     batch_size: int = 32,
     learning_rates: Sequence[float] = (1e-3,),
@@ -156,6 +161,7 @@ def plan_study(
     gan_per_seed: bool = False,
     generators: Mapping[str, str] | None = None,
     external: str | None = None,
+    protocol: str = "",
     report=None,
 ) -> Study:
     """Return the plan of a study, or raise `ValueError` with one line for what is wrong.
@@ -173,6 +179,8 @@ def plan_study(
         gan_per_seed: train GANs anew for each seed, whose chance is then in the interval.
         generators: class -> run, in the place of GANs of the study's own.
         external: films of other patients that are tested too, and decide nothing.
+        protocol: a name in `PROTOCOLS`: networks are tested in its way as well. Its settings are
+            not taken from it; `PROTOCOLS[name].settings` are arguments of this function.
     """
     arms = tuple(dict.fromkeys((BASELINE, *arms)))
     unknown = [arm for arm in arms if arm not in ARMS]
@@ -191,6 +199,12 @@ def plan_study(
             )
     if classifier not in CLASSIFIERS and not Path(classifier).is_file():
         raise ValueError(f"--classifier {classifier} is neither cnn, inception, nor a .keras file")
+    for option, name, known in (
+        ("--optimizer", optimizer, OPTIMIZERS), ("--protocol", protocol, ("", *PROTOCOLS)),
+    ):  # fmt: skip
+        if name not in known:
+            choices = ", ".join(filter(None, known))
+            raise ValueError(f"{option} has no {name!r}: choose of {choices}")
     made = Recipe.load(recipe).override(**dict(fields or {}))
     if made.stages:
         raise ValueError(f"{recipe} grows in stages; a study takes recipes of one size")
@@ -203,8 +217,9 @@ def plan_study(
         )
     study = Study(
         films, tuple(parts), Path(out), arms, tuple(sorted(sizes)), tuple(sorted(ratios)),
-        tuple(seeds), classifier, steps, batch_size, tuple(learning_rates), made, gan_images,
+        tuple(seeds), classifier, optimizer, steps, batch_size, tuple(learning_rates), made, gan_images,
         gan_per_seed, generators, read_external(external, films) if external else None,
+        PROTOCOLS.get(protocol),
     )  # fmt: skip
     if study.out.exists() and not study.out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
@@ -275,10 +290,12 @@ def describe(study: Study) -> dict:
         "seeds": list(study.seeds),
         "classifier": Path(study.classifier).name,
         "image_size": study.recipe.image_size,
+        "optimizer": study.optimizer,
         "steps": study.steps,
         "batch_size": study.batch_size,
         "learning_rates": list(study.learning_rates),
         "classic": asdict(CLASSIC),
+        "protocol": study.protocol and study.protocol.name,
         "recipe": study.recipe.name,
         "gan_images": study.gan_images,
         "gan_epochs": None if study.gan_images else study.recipe.epochs,
@@ -318,7 +335,7 @@ def setting_of(study: Study) -> list:
     """Return what decides the seconds of a cell and of a GAN, ready for JSON."""
     rates = list(study.learning_rates)
     return [
-        study.classifier, study.steps, study.batch_size, rates, study.gan_images,
+        study.classifier, study.optimizer, study.steps, study.batch_size, rates, study.gan_images,
         hashlib.sha256(study.recipe.to_json().encode()).hexdigest(),
     ]  # fmt: skip
 
@@ -350,7 +367,8 @@ def decides(study: Study, cell: Cell) -> str:
         asdict(cell) | {"gan_seed": None}, parts, films.classes, prepared, gan, asdict(arm),
         asdict(CLASSIC) if arm.augmented else None,
         study.external and fingerprint(study.external.hashes),
-        [study.classifier, study.steps, study.batch_size, study.learning_rates],
+        [study.classifier, study.optimizer, study.steps, study.batch_size, study.learning_rates],
+        study.protocol and study.protocol.passes,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(decided, default=str).encode()).hexdigest()
 

@@ -52,6 +52,7 @@ def recognise(study: Study, images: np.ndarray, make: Maker, report=None) -> lis
             network=network,
             steps=study.steps,
             batch_size=study.batch_size,
+            optimizer=study.optimizer,
             learning_rate=facts["learning_rates"],
             frozen_steps=facts["frozen_steps"],
             seed=cell.seed,

@@ -36,6 +36,7 @@ from keras_cxrgan.workflows.designing import (
 from keras_cxrgan.workflows.dividing import Films, check_apart
 from keras_cxrgan.workflows.presenting import write
 from keras_cxrgan.workflows.recognising import recognise
+from keras_cxrgan.workflows.replicating import tested_as_published
 from keras_cxrgan.workflows.supplying import ARMS, Maker, generated, supply
 
 __all__ = ["plan_study", "run_cell", "run_study"]
@@ -96,6 +97,7 @@ def measure(study: Study, images: np.ndarray) -> None:
             network=network,
             steps=steps,
             batch_size=study.batch_size,
+            optimizer=study.optimizer,
             learning_rate=rate,
         )[1]["seconds"]
         for steps in (2, 8)
@@ -164,6 +166,7 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
         classes=len(study.films.classes),
         steps=study.steps,
         batch_size=study.batch_size,
+        optimizer=study.optimizer,
         learning_rate=facts.pop("learning_rates"),
         seed=cell.seed,
         validation=(images[validating], truth[validating]),
@@ -185,6 +188,10 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
         )
         writer.writerows(rows)
     temporary.replace(folder / PREDICTIONS)
+    if study.protocol:
+        test = list(part.test)
+        tested = tested_as_published(study.protocol, model, images[test], truth[test])
+        about |= {"as_published": tested}
     result = about | {
         "decides": decides(study, cell),
         "real_films": len(fitted) if ARMS[cell.arm].real else 0,

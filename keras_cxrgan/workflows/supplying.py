@@ -30,12 +30,13 @@ class Arm:
     augmented: bool = False
     copies: bool = False
     generated: bool = False
+    even: bool = False
     real: bool = True
 
     @property
     def has_ratio(self) -> bool:
         """Whether it depends on the number of images added for each real film."""
-        return self.copies or self.generated
+        return self.copies or (self.generated and not self.even)
 
 
 ARMS: Mapping[str, Arm] = {
@@ -44,6 +45,11 @@ ARMS: Mapping[str, Arm] = {
     "weighted": Arm("real films, the classes weighted equally in the loss", weighted=True),
     "classic": Arm("real films turned, shifted, scaled, exposed anew each time", augmented=True),
     "gan": Arm("real films and generated images", generated=True),
+    "gan-even": Arm(
+        "real films, and generated images of the smaller classes until all are as large",
+        generated=True,
+        even=True,
+    ),
     "classic+gan": Arm("both, changed anew each time", augmented=True, generated=True),
     "gan-only": Arm("generated images alone", generated=True, real=False),
     "copies": Arm("real films and copies of them: a control that must show nothing", copies=True),
@@ -61,18 +67,17 @@ def supply(
     """Return the images of an arm, their labels, and more arguments of `fit_classifier`.
 
     `ratio` images are added for each real film of a class, so that the classes keep their shares:
-    an arm that evened them out as well would show two effects as one.
+    an arm that evened them out as well would show two effects as one. That of `gan-even` is to be
+    held against `oversampled`, which evens them out without a GAN.
     """
     from keras_cxrgan.study.fitting import balanced_weights
 
     arm, (fitted, _) = ARMS[cell.arm], study.chosen(cell)
     labels = np.array(study.films.labels)[fitted]
     parts, numbers = ([images[fitted]], [labels]) if arm.real else ([], [])
-    if arm.has_ratio:
-        counts = [
-            round(cell.ratio * int(np.sum(labels == number)))
-            for number in range(len(study.films.classes))
-        ]
+    if arm.copies or arm.generated:
+        films = np.bincount(labels, minlength=len(study.films.classes)).tolist()
+        counts = [max(films) - n if arm.even else round(cell.ratio * n) for n in films]
         if arm.copies:
             added = [
                 images[np.resize(np.array(fitted)[labels == number], count)]
