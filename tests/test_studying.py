@@ -433,7 +433,8 @@ def test_arms_hold_what_their_names_say(folds, tmp_path):
     sizes = {arm: len(labels) for arm, (_, labels, _) in made.items()}
     assert sizes == {
         "real": fitted, "oversampled": fitted, "weighted": fitted, "classic": fitted,
-        "gan": fitted + added, "classic+gan": fitted + added, "gan-only": added,
+        "gan": fitted + added, "classic+gan": fitted + added, "gan-even": fitted,
+        "gan-only": added,
         "copies": fitted + added,
     }  # fmt: skip
     options = {arm: options for arm, (_, _, options) in made.items()}
