@@ -22,6 +22,9 @@ NAMES = (
     "ng2023_wgan_gp",
     "davoodi2021",
     "incremental",
+    "davoodi2021_study",
+    "ng2023_study",
+    "venu2020_study",
 )
 REPORT = ("report.md", "report.html")
 STOPPED = 130

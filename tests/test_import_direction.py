@@ -183,6 +183,7 @@ MAY_IMPORT = {
     "workflows.studying": (None, None),
     "workflows.recognising": (None, None),
     "workflows.replicating": (None, None),
+    "workflows.restudying": (None, None),
     "workflows.concluding": (None, None),
     "workflows.comparing": (None, None),
     "workflows.evaluating": (None, None),

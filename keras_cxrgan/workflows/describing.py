@@ -44,6 +44,7 @@ class Cell:
     run: str = ""  # folder trained in, where a cell goes on with another cell's run; "" = the name
     # Instead of training and scoring: function(cell, folder, setting) -> numbers, ready for JSON.
     work: Callable[[Cell, Path, Setting], dict] | None = None
+    options: Mapping = field(default_factory=dict)  # of `work`, ready for JSON
 
 
 @dataclass(frozen=True)

@@ -253,6 +253,7 @@ def _decides(cell: Cell, setting: Setting) -> list:
         _training(cell, setting),
         [_place(source, setting) for source in sources],
         [cell.generate, setting.features, options],
+        *([dict(cell.options)] if cell.options else []),
     ]
 
 

@@ -1,0 +1,83 @@
+"""A paper's classifier study as an experiment: `cxrgan study` with its settings, in a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from keras_cxrgan.data.manifest import is_manifest
+from keras_cxrgan.data.sources import named_split
+from keras_cxrgan.evaluation.report import Table
+from keras_cxrgan.workflows.describing import Cell, Setting
+from keras_cxrgan.workflows.presenting import Page, complete
+
+# Of a scale: its options of `plan_study`, the number of "seeds", and the "folds" that are made of
+# films which are no manifest.
+STUDY = "study"
+
+
+def study_seeds(setting: Setting) -> tuple[int, ...]:
+    """Return the seeds of the classifiers: those asked for, or as many as the scale has."""
+    if len(setting.seeds) > 1:
+        return setting.seeds
+    return tuple(setting.seeds[0] + i for i in range(setting[STUDY]["seeds"]))
+
+
+def study_cells(recipes: Mapping[str, str], **settings) -> Callable:
+    """Return `cells` of an experiment: one study for each row -> recipe of its GANs.
+
+    Args:
+        settings: options of `plan_study`; those of the scale win.
+    """
+
+    def cells(setting: Setting):
+        options = {**settings, **setting[STUDY]} | {"seeds": study_seeds(setting)}
+        for row, recipe in recipes.items():
+            yield Cell(
+                f"study-{recipe}",
+                setting.recipe(recipe),
+                setting.films(),
+                row,
+                setting.classes,
+                work=run_paper_study,
+                options=options,
+            )
+
+    return cells
+
+
+def run_paper_study(cell: Cell, folder: Path, setting: Setting) -> dict:
+    """Run a study in the cell's folder, or go on with it; return what it says."""
+    from keras_cxrgan.workflows import studying
+
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipe.json"
+    recipe.write_text(cell.recipe.to_json())
+    options = {**cell.options, "recipe": str(recipe)}
+    if is_manifest(named_split(cell.data)[0]):
+        options["folds"] = None  # its own
+    plan = studying.plan_study(
+        cell.data, folder, classes=cell.classes, report=setting.report, **options
+    )
+    written = studying.run_study(plan, setting.report)
+    if written["failed"]:
+        raise ValueError(f"failed: {', '.join(written['failed'])} (see {folder / 'results.md'})")
+    kept = ("study", "answer", "limits", "wrong", "left_open", "tables", "figures")
+    return {"films": len(plan.films.records)} | {name: written[name] for name in kept}
+
+
+def present_studies(setting: Setting, results: list[dict]) -> Page:
+    """Return the tables, figures and answers of all studies of an experiment."""
+    tables, figures, findings = [], [], []
+    for result in complete(results):
+        mark = f"{result['row']}: " if len(results) > 1 else ""
+        tables += [
+            Table(mark + t["title"], tuple(t["header"]), tuple(map(tuple, t["rows"])), t["note"])
+            for t in result["tables"]
+        ]
+        figures += [(f"{result['name']}/{name}", mark + text) for name, text in result["figures"]]
+        findings += [mark + text for text in result["answer"]]
+        findings += [f"Wrong with the published protocol: {text}" for text in result["wrong"]]
+        findings += [text for text in result["limits"] if text not in findings]
+    findings += [f"{result['row']} {result['error']}" for result in results if "error" in result]
+    return Page(tuple(tables), tuple(figures), tuple(dict.fromkeys(findings)))

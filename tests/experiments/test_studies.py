@@ -1,0 +1,126 @@
+"""The papers' classifier studies: their arms, settings and tables, with noise for generated films."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from experiments import all as every
+from experiments import davoodi2021_study, ng2023_study, venu2020_study
+from keras_cxrgan.workflows import reproducing, restudying, studying
+
+MODULES = {module.EXPERIMENT.name: module for module in (
+    davoodi2021_study, ng2023_study, venu2020_study,
+)}  # fmt: skip
+SMALL = {
+    "davoodi2021_study": {"image_size": 32, "discriminator_dropout": ()},
+    "ng2023_study": {"image_size": 32},
+    "venu2020_study": {"image_size": 32, "base_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Paths of tiny classifiers of two classes."""
+    images = x = keras.Input((32, 32, 1))
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(x))
+    path = tmp_path_factory.mktemp("network") / "network.keras"
+    keras.Model(images, keras.layers.Dense(2)(x)).save(path)
+    return str(path)
+
+
+def noise(study, cell, counts, report):
+    random = np.random.default_rng(cell.seed)
+    return [random.integers(0, 256, (count, 32, 32), dtype=np.uint8) for count in counts]
+
+
+@pytest.fixture
+def written(request, network, tmp_path, monkeypatch):
+    """(setting, results) of an experiment by name, on phantom films."""
+    module = MODULES[request.param]
+    run = functools.partial(studying.run_study, make=noise)
+    monkeypatch.setattr(studying, "run_study", run)
+    smoke = dict(module.EXPERIMENT.scales["smoke"])
+    smoke["study"] = smoke["study"] | {"classifier": network, "steps": 3, "seeds": 1}
+    experiment = dataclasses.replace(module.EXPERIMENT, scales={"smoke": smoke})
+    setting = reproducing.Setting(experiment, tmp_path, recipe_changes=SMALL[request.param])
+    return setting, reproducing.reproduce(setting, module.cells, restudying.present_studies)
+
+
+@pytest.mark.parametrize(
+    ("written", "rows", "tables"),
+    [
+        (
+            "davoodi2021_study",
+            {"real", "classic", "classic+gan x1"},
+            ["Table 4a (davoodi2021): classic", "Table 4b (davoodi2021): classic+gan"],
+        ),
+        (
+            "ng2023_study",
+            {"real", "oversampled", "gan-even"},
+            [
+                "DCGAN: Table 4, films alone (ng2023): real",
+                "DCGAN: Table 4, with images of the DCGAN (ng2023): gan-even",
+                "WGAN-GP: Table 4, films alone (ng2023): real",
+                "WGAN-GP: Table 4, with images of the WGAN-GP (ng2023): gan-even",
+            ],
+        ),
+        ("venu2020_study", {"real", "oversampled", "weighted", "gan-even"}, []),
+    ],
+    indirect=["written"],
+)
+def test_the_arms_and_tables_of_each_paper(written, rows, tables):
+    setting, results = written
+    assert results["failed"] == [], results["cells"]
+    titles = [table["title"] for table in results["tables"]]
+    assert [title for title in titles if "Table 4" in title] == tables
+    scores = next(table for table in results["tables"] if "Scores: " in table["title"])
+    assert {row[0] for row in scores["rows"]} == rows
+    assert all((setting.out / name).is_file() for name, _ in results["figures"])
+    assert any("No difference shown" in text or "helps" in text for text in results["findings"])
+
+
+@pytest.mark.parametrize("written", ["ng2023_study"], indirect=True)
+def test_other_options_make_a_study_anew_and_the_same_ones_do_not(written, monkeypatch):
+    setting, _ = written
+
+    def cells(steps=3):
+        smoke = setting.experiment.scales["smoke"]
+        study = smoke["study"] | {"steps": steps}
+        changed = dataclasses.replace(
+            setting.experiment, scales={"smoke": smoke | {"study": study}}
+        )
+        return list(ng2023_study.cells(dataclasses.replace(setting, experiment=changed)))
+
+    done = []
+
+    def run_paper_study(cell, folder, setting):
+        done.append(cell.name)
+        return {}
+
+    monkeypatch.setattr(restudying, "run_paper_study", run_paper_study)
+    for each in cells():
+        reproducing.run_cell(each, setting)
+    assert not done
+    for each in cells(steps=4):
+        reproducing.run_cell(each, setting)
+    assert len(done) == 2
+
+
+def test_all_runs_them():
+    assert set(MODULES) <= set(every.NAMES)
+    for name in MODULES:
+        assert every.importlib.util.find_spec(f"experiments.{name}")
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_every_scale_has_a_recipe_and_seeds(name, scale, tmp_path):
+    module = MODULES[name]
+    setting = reproducing.Setting(module.EXPERIMENT, tmp_path, scale=scale)
+    assert len(restudying.study_seeds(setting)) >= (2 if scale == "smoke" else 5)
+    several = dataclasses.replace(setting, seeds=(3, 4, 7))
+    assert restudying.study_seeds(several) == (3, 4, 7)
+    assert setting.recipe().check()
