@@ -74,10 +74,11 @@ def test_a_growth_that_fails_is_a_finding_and_not_a_lost_page(done):
     assert result.exit_code == 1 and "faded-seed-0" in result.output
 
 
-def test_function_preserving_growth_has_its_own_row(done):
+def test_ways_to_mend_the_growth_have_rows_of_their_own(done):
     out, _ = done
     cells = {cell["row"]: cell for cell in json.loads((out / "results.json").read_text())["cells"]}
-    assert list(cells) == [incremental.AT_ONCE, incremental.FADED, incremental.PRESERVED]
+    mended = [incremental.FADED, incremental.PRESERVED, incremental.STEADIED]
+    assert list(cells) == [incremental.AT_ONCE, *mended]
     assert cells[incremental.PRESERVED]["recipe"]["growth_start"] == "former_image"
     assert f"Stages, {incremental.PRESERVED}" in (out / "results.md").read_text()
 
