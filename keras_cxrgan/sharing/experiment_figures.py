@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+TITLE_WIDTH = 38  # letters above a grid
 GAP = 2  # pixels between the images of a sample grid
 INK, ACCENT, SOFT = "#222222", "#c1440e", "#8795a0"
 _COLOURS = (INK, ACCENT, SOFT, "#3b6ea5", "#5a8f29", "#8e5ea2", "#c9a227", "#2a9d8f")
@@ -24,7 +26,8 @@ def grids(panels: Sequence[tuple[str, np.ndarray]], path: Path, *, columns: int 
         axis.set_axis_off()
     for axis, (title, image) in zip(axes, panels):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_title(title, fontsize=10, parse_math=False)
+        # A panel has room for so many letters; more would run into the next one, or off the figure.
+        axis.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, parse_math=False)
     return _save(figure, path)
 
 

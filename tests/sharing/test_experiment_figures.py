@@ -66,3 +66,12 @@ def test_no_curve_is_left_out_however_many_there_are(tmp_path):
         return int((image[:, 120:400] < 250).all(axis=1).sum())
 
     assert ink(9) > ink(5) > ink(3)
+
+
+def test_a_long_title_stays_inside_the_figure_and_off_its_neighbour(tmp_path):
+    panel = ("WGAN-GP, equal generator updates, epoch 1750.1", np.zeros((64, 64), np.uint8))
+    image = decode(figures.grids([panel] * 2, tmp_path / "grids.png").read_bytes())
+    middle = image.shape[1] // 2
+    for column in (0, middle, -1):
+        assert image[:, column].min() == 255
+    assert image.min() == 0
