@@ -36,17 +36,28 @@ def noise(study, cell, counts, report):
     return [random.integers(0, 256, (count, 32, 32), dtype=np.uint8) for count in counts]
 
 
+@pytest.fixture(scope="module")
+def studies():
+    return {}
+
+
 @pytest.fixture
-def written(request, network, tmp_path, monkeypatch):
-    """(setting, results) of an experiment by name, on phantom films."""
-    module = MODULES[request.param]
-    run = functools.partial(studying.run_study, make=noise)
-    monkeypatch.setattr(studying, "run_study", run)
+def written(request, studies, network, tmp_path_factory):
+    """(setting, results) of an experiment by name, on phantom films; run once."""
+    if request.param not in studies:
+        studies[request.param] = run(request.param, network, tmp_path_factory.mktemp("study"))
+    return studies[request.param]
+
+
+def run(name, network, out):
+    module = MODULES[name]
     smoke = dict(module.EXPERIMENT.scales["smoke"])
     smoke["study"] = smoke["study"] | {"classifier": network, "steps": 3, "seeds": 1}
     experiment = dataclasses.replace(module.EXPERIMENT, scales={"smoke": smoke})
-    setting = reproducing.Setting(experiment, tmp_path, recipe_changes=SMALL[request.param])
-    return setting, reproducing.reproduce(setting, module.cells, restudying.present_studies)
+    setting = reproducing.Setting(experiment, out, recipe_changes=SMALL[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studying, "run_study", functools.partial(studying.run_study, make=noise))
+        return setting, reproducing.reproduce(setting, module.cells, restudying.present_studies)
 
 
 @pytest.mark.parametrize(
