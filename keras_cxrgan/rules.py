@@ -49,6 +49,7 @@ NOT_NEGATIVE = (
     "fade_in",
     "native_ramp",
     "consistency_weight",
+    "training_images",
     "ema_half_life",
     "sample_interval",
     "evaluate_interval",

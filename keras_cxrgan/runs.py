@@ -79,6 +79,9 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
     }
 
 
+LENGTH = ("epochs", "training_images")  # of a training, which may be trained on
+
+
 def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
     path = run / "recipe.json"
     if not path.exists():
@@ -89,12 +92,13 @@ def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
     # Fields that only watch are no difference: a run may go on with more evaluations or none.
     changed = recipe.difference(theirs)
     if extend:
-        changed.pop("epochs", None)
+        for name in LENGTH:
+            changed.pop(name, None)
     if changed:
         lines = "\n".join(
             f"  {name}: {old} in the run, {new} now" for name, (new, old) in changed.items()
         )
-        longer = "; --extend trains it for longer" if "epochs" in changed else ""
+        longer = "; --extend trains it for longer" if {*LENGTH} & {*changed} else ""
         raise ValueError(
             f"{run} belongs to a run with another recipe:\n{lines}\n"
             f"Choose another --out, or give the run's own settings to go on{longer}."

@@ -73,6 +73,8 @@ def wrong_growth(recipe) -> list[str]:
         )
     if recipe.discriminator_dropout:
         wrong.append("discriminator_dropout has no place in networks that grow; leave it out")
+    if recipe.stages and recipe.training_images:
+        wrong.append("training_images has no place in a recipe with stages; set stage_epochs")
     if recipe.growth_start == "former_image":
         wrong += _wrong_start(recipe)
     if recipe.stages and (

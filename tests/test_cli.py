@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from keras_cxrgan import __version__, workflows
+from keras_cxrgan import __version__, recipe, workflows
 from keras_cxrgan.cli import main
+from keras_cxrgan.data.images import write_png
 from keras_cxrgan.recipe import RECIPES, Recipe
 
 
@@ -365,3 +367,19 @@ def test_wrong_phantom_options_are_one_clear_line(arguments, words, in_tmp):
     for word in words:
         assert word in message
     assert list(in_tmp.iterdir()) == []
+
+
+def test_the_number_of_films_chooses_the_recipe_where_none_is_named(tmp_path, monkeypatch):
+    write_png(tmp_path / "film.png", np.zeros((32, 32), np.uint8))
+    monkeypatch.setattr(recipe, "FEW_FILMS", 2)
+    films = ["train", "--data", tmp_path, "--dry-run"]
+    assert json.loads(succeed(*films))["name"] == "small_data"
+    assert json.loads(succeed(*films, "--epochs", 3))["training_images"] == 0
+    assert json.loads(succeed(*films, "--recipe", "venu2020"))["name"] == "venu2020"
+    assert json.loads(succeed("train", "--dry-run"))["name"] == "default"  # the phantom
+    write_png(tmp_path / "another.png", np.ones((32, 32), np.uint8))
+    assert json.loads(succeed(*films))["name"] == "default"
+
+
+def test_films_that_are_not_there_are_named_before_a_recipe_is_chosen(tmp_path):
+    assert "does not exist" in fail("train", "--data", tmp_path / "nothing")

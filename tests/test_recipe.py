@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.recipe import RECIPES, Recipe, recipe_for
 from keras_cxrgan.stages import by_stage
 
 
@@ -167,6 +167,24 @@ def test_how_a_run_is_watched_is_no_difference():
 GROWN = Recipe().override(image_size=256, grown_from=64, stages=(64, 256), epochs=7)
 
 
+def test_a_training_has_so_many_epochs_or_so_many_images():
+    passes = Recipe().override(epochs=3)
+    counted = passes.override(training_images=500)
+    assert [passes.total_images(films) for films in (60, 1000)] == [180, 3000]
+    assert [counted.total_images(films) for films in (60, 1000)] == [500, 500]
+    # Who names epochs means them.
+    assert counted.override(epochs="7").total_images(60) == 420
+    assert counted.override(width=8).total_images(60) == 500
+    assert counted.override(epochs=7, training_images=90).total_images(60) == 90
+    assert Recipe.from_json(counted.to_json()) == counted
+
+
+def test_small_sets_get_the_recipe_for_them():
+    assert [recipe_for(films).name for films in (1, 4999, 5000)] == [
+        "small_data", "small_data", "default",
+    ]  # fmt: skip
+
+
 def test_each_stage_is_a_recipe_of_one_size():
     recipe = GROWN.override(
         fade_in=50, native_ramp=30, stage_batch_sizes="16,4", stage_precisions="float32,mixed_bfloat16",
@@ -208,6 +226,7 @@ def test_the_papers_list_without_256_is_possible():
         ({"previous_size": 256}, "previous_size must be a power of two .* got 256"),
         ({"growth_width": (8, 4, 0)}, "growth_width needs one number above 0"),
         ({"growth_width": ()}, "one for each of the 2 blocks from 64 to 256"),
+        ({"training_images": 999}, "training_images has no place .*; set stage_epochs"),
         ({"stage_epochs": (3,)}, "stage_epochs needs one value for each of the 2 stages, got 1"),
         ({"stage_epochs": (3, 0)}, "epochs must be above 0, got 0"),
         ({"stage_epochs": "3,x"}, "stage_epochs must be a whole number"),

@@ -233,6 +233,19 @@ def test_extend_goes_on_from_the_end_and_exports_anew(run, folder):
     assert Recipe.load(str(run / "recipe.json")).epochs == 3
 
 
+def test_a_number_of_images_is_seen_and_can_be_raised(folder, tmp_path):
+    counted = TINY.override(training_images=24)
+    first = workflows.train(counted, tmp_path / "run", data=str(folder))
+    assert (first.state, first.images_seen) == ("finished", 24)  # of 32 films
+    again = workflows.train(counted, tmp_path / "run", data=str(folder))
+    assert again.resumed_from == again.images_seen == 24
+    more = counted.override(training_images=40)
+    with pytest.raises(ValueError, match="training_images: 24 in the run, 40 now(.|\n)*--extend"):
+        workflows.train(more, tmp_path / "run", data=str(folder))
+    longer = workflows.train(more, tmp_path / "run", data=str(folder), extend=True)
+    assert (longer.resumed_from, longer.images_seen) == (24, 40)
+
+
 def test_a_damaged_newest_backup_costs_one_interval_and_is_told(run, folder):
     (run / "backup" / "000000000064.npz").write_bytes(b"half a file")
     result = workflows.train(TINY, run, data=str(folder))

@@ -35,7 +35,7 @@ from keras_cxrgan.terminal import (
 @click.option(
     "--class", "classes", multiple=True, metavar="NAME", help="Use this class only; repeatable."
 )
-@recipe_name_option
+@recipe_name_option()
 @set_option
 @click.option(
     "--change",

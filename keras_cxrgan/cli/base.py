@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from keras_cxrgan import __version__
-from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.recipe import FEW_FILMS, Recipe
 from keras_cxrgan.rules import CHOICES
 
 
@@ -51,14 +51,18 @@ def recipe_option(field: str, flag: str, help: str):
     )
 
 
-recipe_name_option = click.option(
-    "--recipe",
-    "recipe_name",
-    default="default",
-    show_default=True,
-    metavar="NAME|FILE",
-    help="A recipe by name (cxrgan recipes) or a JSON file.",
-)
+def recipe_name_option(default: str | None = "default"):
+    """Return --recipe; a default of None is the recipe for as many films as there are."""
+    by_films = f"small_data for fewer than {FEW_FILMS:,} films, else default"
+    return click.option(
+        "--recipe",
+        "recipe_name",
+        default=default,
+        metavar="NAME|FILE",
+        help=f"A recipe by name (cxrgan recipes) or a JSON file.  [default: {default or by_films}]",
+    )
+
+
 set_option = click.option(
     "--set",
     "settings",

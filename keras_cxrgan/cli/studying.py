@@ -86,10 +86,10 @@ from keras_cxrgan.terminal import (
     show_default=True,
     help="Of several, each cell takes the best on films held back from its training part.",
 )
-@recipe_name_option
+@recipe_name_option(None)
 @set_option
 @click.option(
-    "--gan-images", type=int, help="Images seen by each GAN.  [default: the recipe's epochs]"
+    "--gan-images", type=int, help="Images seen by each GAN.  [default: as the recipe says]"
 )
 @click.option(
     "--gan-per-seed",

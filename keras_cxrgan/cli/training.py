@@ -42,7 +42,7 @@ from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, tab
 )
 @click.option("--split", metavar="NAME", help="Split of a manifest, or of a set that has splits.")
 @layout_option
-@recipe_name_option
+@recipe_name_option(None)
 @click.option("--out", type=click.Path(), help="Run directory.  [default: runs/RECIPE-DATA]")
 @recipe_option("image_size", "--image-size", "Pixels along one side: 32, 64, ... 2048.")
 @recipe_option("batch_size", "--batch-size", "Images in one update.")
@@ -112,7 +112,12 @@ def train(
     cxrgan train --data films/ --evaluate-every 20000   and keep the best checkpoint
     """
     fields = {name: value for name, value in fields.items() if value is not None}
-    recipe = Recipe.load(recipe_name).override(**read_settings(settings, fields), **fields)
+    fields |= read_settings(settings, fields)
+    if recipe_name is None:
+        with quiet_tensorflow(verbose, needed=str(data).startswith("tfds:")):
+            from keras_cxrgan.workflows.choosing import choose_recipe
+        recipe_name = choose_recipe(data, classes, split, layout, allow_leak)
+    recipe = Recipe.load(recipe_name).override(**fields)
     out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes, split)}")
     if dry_run:
         click.echo(recipe.to_json(), nl=False)
@@ -176,7 +181,7 @@ def recipes(name, as_json):
 
 
 @main.command()
-@recipe_name_option
+@recipe_name_option()
 @set_option
 @click.option(
     "--steps", type=click.IntRange(1), default=20, show_default=True, help="Measured steps."

@@ -161,7 +161,7 @@ def plan_ablation(
         rows=rows,
         films=films,
         held_out_films=held_out_films,
-        images=recipe.epochs * films,
+        images=recipe.total_images(films),
         scored=min(films, held_out_films or films),
         curve=curve,
     )
@@ -170,7 +170,7 @@ def plan_ablation(
 def _check_change(label: str, changed: Mapping[str, str], setting: Setting) -> None:
     place = f"--change {label!r}"
     for name in changed:
-        if name == "epochs":
+        if name in ("epochs", "training_images"):
             raise ValueError(f"{place}: all rows see the same images; say --images or --epochs")
         if name == "seed":
             raise ValueError(f"{place}: all rows have the same seeds; say --seeds")
@@ -228,7 +228,7 @@ def describe(plan: Ablation) -> dict:
         "recipe": Path(plan.setting.experiment.recipe).stem,
         "films": plan.films,
         "held_out_films": plan.held_out_films,
-        "epochs": base.epochs,
+        "epochs": round(base.total_images(plan.films) / plan.films),
         "images_seen": plan.images,
         "scored": plan.scored,
         "seeds": list(plan.setting.seeds),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from keras_cxrgan.recipe import Recipe, recipe_for
 from keras_cxrgan.workflows.presenting import write
 
 FEWEST_SCORED = 14  # halves of them have 5 neighbours each
@@ -46,6 +47,25 @@ def count_films(source: str, classes: tuple[str, ...] = ()) -> int:
     from keras_cxrgan.data.sources import read_source
 
     return len(read_source(source, classes)[0].records)
+
+
+def choose_recipe(
+    data: str | None,
+    classes: Sequence[str] = (),
+    split: str | None = None,
+    layout: str = "auto",
+    allow_leak: bool = False,
+) -> str:
+    """Return the name of the recipe for so many films, where none is named.
+
+    The built-in phantom, which is for a first look, takes `default`.
+    """
+    from keras_cxrgan.data.sources import read_source
+
+    if data is None:
+        return Recipe().name
+    reading, _ = read_source(data, classes, split, layout=layout, allow_leak=allow_leak)
+    return recipe_for(len(reading.records)).name
 
 
 def check_scorable(source: str, classes: tuple[str, ...] = ()) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from keras_cxrgan.data.records import fingerprint
-from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.recipe import Recipe, recipe_for
 from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
 from keras_cxrgan.workflows.dividing import (
     FEWEST,
@@ -77,7 +77,7 @@ class Study:
     batch_size: int
     learning_rates: tuple[float, ...]
     recipe: Recipe  # of the GANs, and how films are prepared
-    gan_images: int | None  # seen by each GAN; None for the recipe's epochs
+    gan_images: int | None  # seen by each GAN; None for the recipe's own number
     gan_per_seed: bool
     generators: Mapping[str, str] = field(default_factory=dict)
     external: Films | None = None
@@ -134,10 +134,8 @@ class Study:
 
     def gan_recipe(self, cell: Cell, name: str) -> Recipe:
         """Return the recipe of a cell's GAN of a class."""
-        epochs = self.recipe.epochs
-        if self.gan_images is not None:
-            epochs = max(1, round(self.gan_images / len(self.gan_films(cell, name))))
-        return self.recipe.override(seed=cell.gan_seed, epochs=epochs)
+        own = {} if self.gan_images is None else {"training_images": self.gan_images}
+        return self.recipe.override(seed=cell.gan_seed, **own)
 
 
 def plan_study(
@@ -155,7 +153,7 @@ def plan_study(
     steps: int = 1000,
     batch_size: int = 32,
     learning_rates: Sequence[float] = (1e-3,),
-    recipe: str = "default",
+    recipe: str | None = None,
     fields: Mapping[str, object] | None = None,
     gan_images: int | None = None,
     gan_per_seed: bool = False,
@@ -174,8 +172,9 @@ def plan_study(
         ratios: images added for each real film, of arms that add some.
         seeds: of the classifiers; each arm has one for each seed, part, size and ratio.
         classifier: cnn, inception, or a `.keras` file.
-        recipe: of the GANs, by name or file, changed by `fields`; films are prepared as it says.
-        gan_images: images seen by each GAN, in the place of the recipe's epochs.
+        recipe: of the GANs, by name or file, changed by `fields`; films are prepared as it says;
+            None for the one for so many films (`recipe_for`).
+        gan_images: images seen by each GAN, in the place of the recipe's own number.
         gan_per_seed: train GANs anew for each seed, whose chance is then in the interval.
         generators: class -> run, in the place of GANs of the study's own.
         external: films of other patients that are tested too, and decide nothing.
@@ -205,10 +204,11 @@ def plan_study(
         if name not in known:
             choices = ", ".join(filter(None, known))
             raise ValueError(f"{option} has no {name!r}: choose of {choices}")
-    made = Recipe.load(recipe).override(**dict(fields or {}))
-    if made.stages:
+    given = recipe and Recipe.load(recipe)
+    if given and given.stages:
         raise ValueError(f"{recipe} grows in stages; a study takes recipes of one size")
     films, parts = read_films(manifest, classes, folds, report)
+    made = (given or recipe_for(len(films.records))).override(**dict(fields or {}))
     generators = dict(generators or {})
     if generators and set(generators) != set(films.classes):
         raise ValueError(
@@ -297,8 +297,8 @@ def describe(study: Study) -> dict:
         "classic": asdict(CLASSIC),
         "protocol": study.protocol and study.protocol.name,
         "recipe": study.recipe.name,
-        "gan_images": study.gan_images,
-        "gan_epochs": None if study.gan_images else study.recipe.epochs,
+        "gan_images": study.gan_images or study.recipe.training_images or None,
+        "gan_epochs": study.recipe.epochs,
         "gan_per_seed": study.gan_per_seed,
         "gans": len(study.trainings),
         "cells": len(study.cells),

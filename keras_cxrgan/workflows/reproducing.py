@@ -174,10 +174,10 @@ def train(cell: Cell, run: Path, setting: Setting) -> dict:
     if trained.state == "stopped":
         raise Stopped(f"stopped in {run}; the same command goes on from there")
     step = cell.recipe.batch_size * cell.recipe.critic_steps
-    if trained.images_seen >= cell.recipe.epochs * trained.images + step:
+    if trained.images_seen >= cell.recipe.total_images(trained.images) + step:
         raise ValueError(
             f"{run} is trained for {trained.epochs:g} epochs already, and this cell is of"
-            f" {cell.recipe.epochs}: choose another --out"
+            f" {cell.recipe.total_images(trained.images) / trained.images:g}: choose another --out"
         )
     return {
         "run": run.name,

@@ -20,8 +20,8 @@ from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
 from keras_cxrgan.training.evaluating import Evaluate
-from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
 from keras_cxrgan.training.noise import class_of
+from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
 from keras_cxrgan.workflows.assembly import (
     build_gan,
     build_networks,
@@ -88,7 +88,7 @@ def train(
         layout: how `data` lies on disk (`read_layout`).
         allow_leak: train on films of a split that is for judging; everything made with the run
             says so.
-        extend: let the recipe's `epochs` differ from the run's, to train it for longer.
+        extend: let the recipe's length (`epochs`) differ from the run's, to train it for longer.
         memory_budget: bytes of prepared images above which they live in a file in the run.
         backup_seconds: at least this long between two saved states.
         memory_limit: of a recipe with stages, bytes above which a stage is refused before the
@@ -161,7 +161,7 @@ def train(
                 runs.check_workers_agree(strategy, recipe, description, resumed_from)
         except tf.errors.OpError as error:
             raise ValueError(runs.explain_stop(error, run)) from error
-        unfinished = resumed_from < recipe.epochs * len(image_set.images)
+        unfinished = resumed_from < recipe.total_images(len(image_set.images))
         evaluate = None
         if chief and unfinished and recipe.evaluate_interval:
             # After the networks, whose initial weights another model's would change; and before
@@ -237,7 +237,7 @@ def _fit(
     evaluate,
 ) -> RunResult:
     images = image_set.images
-    total = recipe.epochs * len(images)
+    total = recipe.total_images(len(images))
     per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
     steps_per_tick = max(1, min(STEPS_PER_TICK, round(len(images) / per_step)))
     ticks = math.ceil(max(0, total - resumed_from) / (per_step * steps_per_tick))
@@ -338,7 +338,7 @@ def _evaluate(recipe, run, images, report) -> Evaluate:
         scorer(real, features=recipe.evaluate_features, seed=recipe.seed),
         run,
         interval=recipe.evaluate_interval,
-        total=recipe.epochs * len(images),
+        total=recipe.total_images(len(images)),
         count=count,
         # No recipe has a negative seed: the images that decide are neither those of the sample
         # grids nor those of `cxrgan generate` with the run's seed or its default.

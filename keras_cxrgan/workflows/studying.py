@@ -127,7 +127,7 @@ def _measure_gan(study: Study) -> float:
     gan.fit(batches, steps_per_epoch=2, **options)
     rate = 2 * per_step / (time.perf_counter() - began)
     seen = [
-        study.gan_recipe(cell, name).epochs * len(study.gan_films(cell, name))
+        study.gan_recipe(cell, name).total_images(len(study.gan_films(cell, name)))
         for cell, name in study.trainings
     ]
     return sum(seen) / len(seen) / rate
