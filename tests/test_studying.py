@@ -376,6 +376,20 @@ def test_folds_are_made_of_any_source_by_patient(films, folds):
     assert sorted(i for part in parts for i in part.test) == list(range(40))
 
 
+def test_a_set_that_comes_divided_is_tested_as_it_is(tmp_path):
+    for split_name, count in (("train", 6), ("test", 2)):
+        for label in ("BRIGHT", "DARK"):
+            folder = tmp_path / split_name / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                film = phantom(len(split_name + label) * 100 + index, 32)
+                write_png(folder / f"{split_name}-{label}-{index}.png", film)
+    films, (part,) = dividing.read_films(str(tmp_path))
+    assert (part.name, len(part.training), len(part.test)) == ("test", 12, 4)
+    assert {films.records[i].split for i in part.test} == {"test"}
+    assert films.classes == ("BRIGHT", "DARK")
+
+
 def test_external_films_share_no_patient_and_decide_nothing(folds, films, network, tmp_path):
     with pytest.raises(ValueError, match="are in .* too"):
         plan(folds, tmp_path, network, external=str(films))

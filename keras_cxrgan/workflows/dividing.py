@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from keras_cxrgan.data.manifest import Entry, is_manifest, read_manifest
-from keras_cxrgan.data.records import Record
+from keras_cxrgan.data.records import Record, content_hash
 from keras_cxrgan.data.sources import ALL, HELD_OUT, named_split, read_source
 from keras_cxrgan.data.splits import crossing
 from keras_cxrgan.workflows.splitting import split
@@ -59,6 +59,8 @@ def read_films(
 ) -> tuple[Films, list[Part]]:
     """Return the films of a manifest and its parts: each fold in turn, or the test split.
 
+    A set that comes divided into train and test needs no manifest.
+
     Args:
         folds: make so many folds by patient, with copies and near copies on one side, in the
             place of the manifest's own splits.
@@ -75,12 +77,20 @@ def read_films(
     elif not Path(named_split(source)[0]).exists():
         raise ValueError(f"there is no {source}: give a manifest (cxrgan split FILMS --out FILE)")
     else:
+        entries = _as_published(source, classes)
+    films = _films(source, entries)
+    return films, _parts(source, films, entries)
+
+
+def _as_published(source: str, classes: Sequence[str]) -> list[Entry]:
+    """Return the films of a set that comes divided into train and test."""
+    records = read_source(source, classes, ALL)[0].records
+    if not {"train", "test"} <= {record.split for record in records}:
         raise ValueError(
             f"{source} is no manifest: make one with cxrgan split {source} --out manifest.csv"
             " --folds 5, or let the study make folds by patient with --folds 5"
         )
-    films = _films(source, entries)
-    return films, _parts(source, films, entries)
+    return [Entry(record, content_hash(record.read()), record.source or "") for record in records]
 
 
 def _films(source: str, entries: Sequence[Entry]) -> Films:
@@ -165,8 +175,6 @@ def read_external(source: str, films: Films) -> Films:
     reading, entries = read_source(source, films.classes, ALL, allow_leak=True)
     hashes = [entry.sha256 for entry in entries]
     if not entries:
-        from keras_cxrgan.data.records import content_hash
-
         hashes = [content_hash(record.read()) for record in reading.records]
     external = Films(str(source), films.classes, reading.records, tuple(hashes))
     shared = {*external.patients} & {*films.patients}
