@@ -11,7 +11,7 @@ from keras_cxrgan.workflows.reproducing import Cell, Experiment, Page
 
 IMAGES = "images"  # folder of a cell with its large PNG files
 LOOKED_AT = 16  # images of each kind whose spectrum is taken
-SHOWN = 512  # pixels of a grid's side in a figure
+SHOWN = 256  # pixels of a grid's side in a figure
 AT_ONCE, FADED = "as published", "fade-in, faster generator"
 PRESERVED = "function-preserving growth"
 STEADIED = "fade-in, steadied"
@@ -241,7 +241,7 @@ def present(setting, results):
     if not tables:
         return Page((), (), tuple(findings))
     columns = len(good[0]["stages"]) if good else 3
-    figures.grids(panels, setting.out / "stages.png", columns=columns)
+    figures.grids(panels, setting.out / "stages.png", columns=columns, side=1.9)
     figures.lines(spectra, setting.out / "spectra.png", x="cycles per pixel")
     return Page(
         tuple(tables),

@@ -9,25 +9,32 @@ from pathlib import Path
 
 import numpy as np
 
-TITLE_WIDTH = 38  # letters above a grid
+TITLE_WIDTH = 38  # letters above a grid of 3.4 inches
 GAP = 2  # pixels between the images of a sample grid
 INK, ACCENT, SOFT = "#222222", "#c1440e", "#8795a0"
 _COLOURS = (INK, ACCENT, SOFT, "#3b6ea5", "#5a8f29", "#8e5ea2", "#c9a227", "#2a9d8f")
 _CURVES = {"discriminator_loss": ("discriminator", INK), "generator_loss": ("generator", ACCENT)}
 
 
-def grids(panels: Sequence[tuple[str, np.ndarray]], path: Path, *, columns: int = 3) -> Path:
-    """Write a PNG of titled images, uint8 (H, W) or (H, W, 3), `columns` in a row."""
+def grids(
+    panels: Sequence[tuple[str, np.ndarray]], path: Path, *, columns: int = 3, side: float = 3.4
+) -> Path:
+    """Write a PNG of titled images, uint8 (H, W) or (H, W, 3), `columns` in a row.
+
+    Args:
+        side: inches of a panel.
+    """
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
-    figure = _figure(3.4 * columns, 3.65 * lines)
+    figure = _figure(side * columns, (side + 0.25) * lines)
     axes = list(np.atleast_1d(figure.subplots(lines, columns)).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, (title, image) in zip(axes, panels):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         # A panel has room for so many letters; more would run into the next one, or off the figure.
-        axis.set_title(textwrap.fill(title, TITLE_WIDTH), fontsize=10, parse_math=False)
+        room = int(TITLE_WIDTH * side / 3.4)
+        axis.set_title(textwrap.fill(title, room), fontsize=10, parse_math=False)
     return _save(figure, path)
 
 
