@@ -241,12 +241,14 @@ RECIPES: dict[str, Recipe] = {
         # and squares cut out of all that the discriminator sees keep it from learning few films
         # by heart (Zhao et al. 2020). Exposure stays as it is: with brightness and contrast drawn
         # at random the discriminator no longer sees how films differ in them, and the generator
-        # makes one exposure only.
+        # makes one exposure only. Ways around blocks and the batch's own variety bring variety.
         Recipe(
             name="small_data",
             summary="for 50 to 5,000 films: what the discriminator sees is shifted and cut out",
             augmentations=("translation", "cutout"),
-            training_images=300_000,
+            residual=True,
+            minibatch_stddev=True,
+            training_images=150_000,
         ),
         _TUTORIAL,
         # S. Kora Venu, "DCGANs for data augmentation of chest X-ray images", 2020.
