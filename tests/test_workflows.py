@@ -379,6 +379,18 @@ def disturb():
     keras.layers.Dropout(0.5)(keras.layers.Dense(2)(np.ones((1, 2))), training=True)
 
 
+def test_initial_weights_are_the_recipes_whatever_was_drawn_before():
+    def weights(recipe):
+        disturb()
+        gan = workflows.build_gan(recipe)
+        return [*gan.generator.get_weights(), *gan.discriminator.get_weights()]
+
+    first, second, other = (weights(r) for r in (TINY, TINY, TINY.override(seed=1)))
+    for one, again in zip(first, second):
+        np.testing.assert_array_equal(one, again)
+    assert any((one != another).any() for one, another in zip(first, other))
+
+
 def newest_state(run):
     path = max((run / "backup").glob("*.npz"))
     with np.load(path) as file:

@@ -221,6 +221,9 @@ def build_gan(
             f"accumulation={recipe.accumulation} works on one device, and there are"
             f" {strategy.num_replicas_in_sync}: pass --devices cpu or gpu:0, or --set accumulation=1"
         )
+    # Here and not only at the start of the process: whatever drew random numbers since, a library
+    # or a network built for something else, would change the initial weights.
+    keras.utils.set_random_seed(recipe.seed % 2**32)
     with strategy.scope():
         generator, discriminator = build_networks(
             recipe,
