@@ -200,7 +200,10 @@ MAY_IMPORT = {
         {"tensorflow"},
     ),
     "cli.base": ({"", "recipe", "rules"}, set()),
-    "cli.training": ({"cli.base", "recipe", "terminal", "workflows", "benchmark"}, set()),
+    "cli.training": (
+        {"cli.base", "recipe", "terminal", "workflows", "workflows.choosing", "benchmark"},
+        set(),
+    ),
     "cli.evaluating": (
         {
             "cli.base",

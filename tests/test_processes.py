@@ -285,7 +285,8 @@ def test_workers_that_would_go_on_from_different_states_are_refused(films, finis
 @pytest.mark.parametrize("index", [0, 1], ids=["as chief", "as second"])
 def test_a_worker_that_does_not_answer_is_named_within_the_timeout(films, tmp_path, index):
     workers = free_ports(2)
-    arguments = ["--data", films, "--out", tmp_path / "run", "--worker-timeout", 5]
+    arguments = ["--data", films, "--recipe", "default", "--out", tmp_path / "run"]
+    arguments += ["--worker-timeout", 5]
     status, out, err = finish(start_worker(workers, index, *arguments))
     assert (status, out) == (1, "")
     (line,) = err.splitlines()

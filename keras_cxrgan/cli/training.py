@@ -117,7 +117,7 @@ def train(
         with quiet_tensorflow(verbose, needed=str(data).startswith("tfds:")):
             from keras_cxrgan.workflows.choosing import choose_recipe
         recipe_name = choose_recipe(data, classes, split, layout, allow_leak)
-        if not dry_run:
+        if not (dry_run or as_json):
             click.echo(f"recipe {recipe_name} (--recipe names another)", err=True)
     recipe = Recipe.load(recipe_name).override(**fields)
     out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes, split)}")
