@@ -16,11 +16,17 @@ CHANGES = (
     "exposure too: augmentations=brightness,contrast,translation,cutout",
     "scale too: augmentations=scale,translation,cutout",
     "half of the time: augmentation_probability=0.5",
+    "adaptive (ADA): augmentation_probability=0 augmentation_target=0.6 augmentation_ramp=30000",
+    "equal answers instead: consistency_weight=10",
     "no minibatch stddev: minibatch_stddev=false",
     "no ways around: residual=false",
+    "transposed: upsampling=transpose generator_kernel_size=4",
+    "spectral norm: discriminator_spectral=true discriminator_normalization=none",
     "R1: penalty=r1 penalty_weight=0.1 penalty_interval=8",
     "no EMA: ema_half_life=0",
     "hinge: loss=hinge",
+    "batches of 16: batch_size=16",
+    "D twice as fast: discriminator_learning_rate=0.0004",
     "rates 0.0005: generator_learning_rate=0.0005 discriminator_learning_rate=0.0005",
 )
 
