@@ -266,6 +266,17 @@ def test_a_row_that_fails_leaves_the_others_their_tables(ablation, films, tmp_pa
     assert "20 images are fewer than one batch of 128" in (tmp_path / "out/results.md").read_text()
 
 
+def test_rows_not_asked_for_are_shown_if_complete_and_not_trained(ablation, films, tmp_path):
+    made, _ = ablation
+    shutil.copytree(made.setting.out, tmp_path / "out")
+    asked = {"images": 40, "held_out": films[1], "curve": 2}
+    again = plan(films, tmp_path, NO_EMA, "wide: width=6", only=("base",), **asked)
+    assert {ablating.describe(again)[name] for name in ("trainings", "complete")} == {1}
+    assert [cell["row"] for cell in run_ablation(again)["cells"]] == ["base", "no EMA"]
+    with pytest.raises(ValueError, match="--only 'EMA' is no row; the rows are base, no EMA"):
+        plan(films, tmp_path, NO_EMA, only=("EMA",))
+
+
 # The command
 
 

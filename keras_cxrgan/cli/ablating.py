@@ -57,6 +57,12 @@ from keras_cxrgan.terminal import (
     help="Trainings of each row, such as 0,1,2; from three on, differences can be told from chance.",
 )
 @click.option(
+    "--only",
+    multiple=True,
+    metavar="LABEL",
+    help="Rows to train; repeatable. Of the others, what is complete is shown.  [default: all]",
+)
+@click.option(
     "--held-out",
     type=click.Path(),
     help="Films of other patients, never trained on: scored against too, equally many.",
@@ -84,8 +90,8 @@ from keras_cxrgan.terminal import (
 @json_option
 @verbose_option
 def ablate_command(
-    data, classes, recipe_name, settings, changes, images, epochs, seeds, held_out, curve,
-    features, out, dry_run, as_json, verbose,
+    data, classes, recipe_name, settings, changes, images, epochs, seeds, only, held_out,
+    curve, features, out, dry_run, as_json, verbose,
 ):  # fmt: skip
     """Find out what each ingredient of a recipe does: change one at a time.
 
@@ -116,6 +122,7 @@ def ablate_command(
             images=images,
             epochs=epochs,
             seeds=reproducing.parse_seeds(seeds),
+            only=only,
             held_out=held_out,
             curve=curve,
             features=features,

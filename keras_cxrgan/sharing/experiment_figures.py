@@ -94,6 +94,8 @@ def lines(
     Args:
         logarithmic: titles of the panels whose y axis is.
     """
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = _figure(5.2 * columns, 3.0 * rows)
@@ -114,6 +116,9 @@ def lines(
         axis.set_xlabel(x)
         axis.set_ylabel(label)
         axis.set_yscale("log" if title in logarithmic else "linear")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+        if max((max(xs, default=0) for xs, _ in curves.values()), default=0) >= 10_000:
+            axis.xaxis.set_major_formatter("{x:,.0f}")
         if len(curves) > 1:
             axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)

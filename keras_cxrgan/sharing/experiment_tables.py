@@ -39,7 +39,7 @@ def flat_scores(result: dict, index: int = 0) -> dict:
     """
     block = result["extractors"][0]
     scores = block["scores"][index]
-    floor = scores["floor"]
+    floor, spectrum = scores["floor"], result["appearance"][index]["spectrum"]
     return {
         "frechet": scores["frechet"]["value"],
         "frechet_error": scores["frechet"]["standard_error"],
@@ -55,6 +55,8 @@ def flat_scores(result: dict, index: int = 0) -> dict:
         **{f"{name}_floor": floor["real"][name] for name in PRDC},
         **{f"{name}_at_floor": floor["fake"][name] for name in PRDC},
         "vendi_ratio": scores["vendi"]["ratio"],
+        "spectrum_db": 10 * spectrum["rms_log10_difference"],
+        "checkerboard_db": spectrum["checkerboard_db"],
         "real_images": scores["n_real"],
         "generated_images": scores["n_fake"],
         "score": block["features"]["score"],
@@ -292,12 +294,13 @@ def differences_table(
 ) -> Table:
     """Return how far each row lies above the base, paired over the seeds; a clear one is bold."""
     rows = by_row(results)
-    columns = [column for column in columns if values_of(rows[base], column.key)]
+    ours = rows.get(base, [])
+    columns = [column for column in columns if values_of(ours, column.key)]
     lines = []
     for row, seeds in rows.items():
         if row == base:
             continue
-        found = [difference(rows[base], seeds, column.key) for column in columns]
+        found = [difference(ours, seeds, column.key) for column in columns]
         pairs = max((each.seeds for each in found if each), default=0)
         shown = (_signed(each, column.scale) for each, column in zip(found, columns))
         lines.append((row, str(pairs), *shown))

@@ -53,6 +53,11 @@ class Ablation:
             watched["seed"] = seed
         return self.setting.recipe(**watched, **self.rows[row])
 
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The rows to train."""
+        return tuple(row for row in self.rows if row in (self.setting.only or self.rows))
+
     def folder(self, row: str, seed: int) -> str:
         """Return the name of a row's folder for one seed."""
         return f"{_slug(row)}-seed-{seed}"
@@ -86,6 +91,7 @@ def plan_ablation(
     images: int | None = None,
     epochs: int | None = None,
     seeds: Sequence[int] = (0,),
+    only: Sequence[str] = (),
     held_out: str | None = None,
     curve: int = 0,
     features: str = "cxr",
@@ -99,6 +105,7 @@ def plan_ablation(
         changes: as `read_change` takes them, one for each further row.
         data: films as of `workflows.train`; None for phantom films, written to `out`.
         images: seen by each training, rounded to whole passes; or `epochs`; or the recipe's.
+        only: labels of the rows to train, () for all; of the others, those complete are shown.
         held_out: films never trained on, to score against too.
         curve: points in training at which images are scored.
 
@@ -141,6 +148,7 @@ def plan_ablation(
         tuple(seeds),
         features,
         report=report,
+        only=tuple(only),
         held_out=held_out,
     )
     reproducing.check(setting)
@@ -156,6 +164,8 @@ def plan_ablation(
             raise ValueError(f"--change {label!r} needs a label of letters that no other row has")
         _check_change(label, changed, setting)
         rows[label] = changed
+    if unknown := [label for label in only if label not in rows]:
+        raise ValueError(f"--only {unknown[0]!r} is no row; the rows are {', '.join(rows)}")
     return Ablation(
         setting=setting,
         rows=rows,
@@ -239,7 +249,7 @@ def describe(plan: Ablation) -> dict:
             }
             for row in plan.rows
         },
-        "trainings": len(plan.rows) * len(plan.setting.seeds),
+        "trainings": len(plan.trained) * len(plan.setting.seeds),
         "complete": sum(_finished(plan)),
         "seconds_left": estimate(plan),
     }
@@ -249,7 +259,7 @@ def _finished(plan: Ablation) -> list[bool]:
     return [
         reproducing.finished(plan.setting, plan.folder(row, seed)) is not None
         for seed in plan.setting.seeds
-        for row in plan.rows
+        for row in plan.trained
     ]
 
 
@@ -258,7 +268,7 @@ def estimate(plan: Ablation) -> float | None:
     known: dict[str, float] = {}
     left = []
     for seed in plan.setting.seeds:
-        for row in plan.rows:
+        for row in plan.trained:
             path = plan.setting.out / plan.folder(row, seed) / reproducing.TRAINED
             try:
                 numbers = json.loads(path.read_text())["numbers"]
@@ -312,18 +322,41 @@ def _cells(plan: Ablation) -> Iterable[Cell]:
 
 def measure(cell: Cell, folder: Path, setting: Setting) -> dict:
     """Train and score a cell; add how near its images come to the films, and their curve."""
+    from keras_cxrgan.evaluation.neighbours import nearest
+
+    numbers = reproducing.train_and_score(cell, folder, setting)
+    run = setting.out / cell.name
+    near, look, train = _nearness(cell, str(run), setting)
+    numbers |= near
+    if cell.recipe.evaluate_interval:
+        numbers["curve"] = _curve(run)
+        numbers["nearest_curve"] = [
+            [seen, float(statistics.median(nearest(look(images), train)[1][:, 0]))]
+            for seen, images in _sampled(run, cell.recipe.image_size)
+        ]
+    return numbers
+
+
+def nearness(cell: Cell, generator: str, setting: Setting) -> dict:
+    """Return how near the images of a run or an export come to the films of a cell's classes.
+
+    In features always (medians, authenticity); in pixels, as `cxrgan audit`, of few films alone.
+    """
+    return _nearness(cell, generator, setting)[0]
+
+
+def _nearness(cell: Cell, generator: str, setting: Setting):
+    """Return (numbers, the function that takes images to features, features of the films)."""
     from keras_cxrgan.evaluation import memorisation
     from keras_cxrgan.evaluation.neighbours import nearest
     from keras_cxrgan.workflows.comparing import Options, load_comparison
 
-    numbers = reproducing.train_and_score(cell, folder, setting)
-    run = setting.out / cell.name
     options = Options(
         classes=cell.classes, count=cell.generate, seed=cell.recipe.seed, **setting.score_options
     )
     compared = load_comparison(
         cell.data,
-        [str(run)],
+        [generator],
         cell.also_against,
         [setting.features],
         options,
@@ -338,7 +371,7 @@ def measure(cell: Cell, folder: Path, setting: Setting) -> dict:
     others = look(held.images) if held else None
     distances = nearest(fake, train)[1][:, 0]
     usual = (nearest(others, train) if held else nearest(train, train, same=True))[1][:, 0]
-    numbers |= {
+    numbers = {
         "nearest_features": float(statistics.median(distances)),
         "nearest_features_real": float(statistics.median(usual)),
         "nearer_features": memorisation.nearer_than(distances, usual)["probability"],
@@ -357,13 +390,7 @@ def measure(cell: Cell, folder: Path, setting: Setting) -> dict:
             held and held.images,
             others,
         )
-    if cell.recipe.evaluate_interval:
-        numbers["curve"] = _curve(run)
-        numbers["nearest_curve"] = [
-            [seen, float(statistics.median(nearest(look(images), train)[1][:, 0]))]
-            for seen, images in _sampled(run, cell.recipe.image_size)
-        ]
-    return numbers
+    return numbers, look, train
 
 
 def _audit(memorisation, train_pixels, fake_pixels, train, fake, held_pixels, held) -> dict:

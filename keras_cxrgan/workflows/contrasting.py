@@ -26,6 +26,8 @@ WHOLE = (
     Column("kid", "KID x 1000", "lower", 1000),
     Column("kid_error", "its standard error", "", 1000),
     Column("vendi_ratio", "Vendi, share of the real films'"),
+    Column("spectrum_db", "spectrum, dB"),
+    Column("checkerboard_db", "checkerboard, dB"),
 )
 COPIES = (
     Column("copies", "as near as copies"),
@@ -57,7 +59,7 @@ def present(plan: Ablation, results: list[dict]) -> Page:
     sets = {"the films trained on": results}
     if setting.held_out:
         sets["films never trained on"] = [_also(result) for result in results]
-    tables = [_scores_table(films, scored) for films, scored in sets.items()]
+    tables = [scores_table(films, scored) for films, scored in sets.items()]
     # What is held out judges, where there is any.
     tables.append(_differences(plan, list(sets.values())[-1], list(sets)[-1]))
     tables += [_whole_table(films, scored) for films, scored in sets.items()]
@@ -99,7 +101,7 @@ def _also(result: dict) -> dict:
     }
 
 
-def _scores_table(films: str, results: list[dict]) -> Table:
+def scores_table(films: str, results: list[dict]) -> Table:
     """Return the scores at the count of the floor, which is their first row."""
     good = reproducing.complete(results)
     if not good:
@@ -131,7 +133,8 @@ def _whole_table(films: str, results: list[dict]) -> Table:
         WHOLE,
         note="A standard error is for other films and other images of the same generator; ± is the"
         " sd over seeds, of other trainings. More images lower a Fréchet distance, so these are not"
-        " to be held against the floor above.",
+        " to be held against the floor above. Spectrum and checkerboard: differences from the real"
+        " films' power.",
     )
 
 
@@ -182,15 +185,19 @@ def _figures(plan: Ablation, good: list[dict]):
         yield "samples.png", "Samples of each row, the same latents; not chosen"
     rows = experiment_tables.by_row([result for result in good if result.get("curve")])
     if rows:
-        figures.lines(_curve_panels(rows), out / "curves.png", x="images seen")
+        figures.lines(curve_panels(rows), out / "curves.png", x="images seen")
         yield (
             "curves.png",
             "Against images seen: scores, of the films trained on, and how near those are",
         )
 
 
-def _curve_panels(rows: Mapping[str, list[dict]]) -> list:
-    """Return the panels of the curves, means over the seeds."""
+def curve_panels(rows: Mapping[str, list[dict]], *, relative: bool = False) -> list:
+    """Return the panels of the curves, means over the seeds.
+
+    Args:
+        relative: rows are of different films: distances are divided by those of their own films.
+    """
     panels = []
     for key, title in CURVES.items():
         points = {
@@ -201,12 +208,22 @@ def _curve_panels(rows: Mapping[str, list[dict]]) -> list:
             for row, seeds in rows.items()
         }
         panels.append((title, title, {row: mean_curve(curves) for row, curves in points.items()}))
-    near = {row: mean_curve([r["nearest_curve"] for r in seeds]) for row, seeds in rows.items()}
+    near = {
+        row: mean_curve(
+            [
+                [(x, y / (r["nearest_features_real"] if relative else 1)) for x, y in curve]
+                for r in seeds
+                if (curve := r["nearest_curve"])
+            ]
+        )
+        for row, seeds in rows.items()
+    }
     usual = statistics.fmean(r["nearest_features_real"] for seeds in rows.values() for r in seeds)
     drawn = [xs for xs, _ in near.values() if xs]
     ends = [min(map(min, drawn)), max(map(max, drawn))]
-    near["real films"] = (ends, [usual, usual])
-    panels.append(("nearest film trained on", "median distance in features", near))
+    near["real films"] = (ends, [1.0 if relative else usual] * 2)
+    axis = "distance / real films'" if relative else "median distance in features"
+    panels.append(("nearest film trained on", axis, near))
     return panels
 
 

@@ -286,7 +286,8 @@ def command(experiment: Experiment, cells, present=None):
 
     @click.command(
         name=experiment.name,
-        help=f"{experiment.citation}\n\nThe paper's films: {experiment.data}.",
+        help=experiment.citation
+        + (f"\n\nThe paper's films: {experiment.data}." if experiment.data else ""),
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     @click.option("--data", type=click.Path(), help="Folder of films.  [default: phantom films]")

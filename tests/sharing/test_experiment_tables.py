@@ -237,8 +237,10 @@ def test_scores_are_taken_from_the_report_of_an_evaluation():
     }  # fmt: skip
     features = {"name": "cxr", "dims": 128, "weights": "ab", "about": "x", "score": "FD-cxr"}
     report = {"extractors": [{"features": features, "scores": [entry]}], "warnings": ["w"]}
+    report["appearance"] = [{"spectrum": {"rms_log10_difference": 0.2, "checkerboard_db": 3.0}}]
     flat = tables.flat_scores(report)
     assert (flat["frechet"], flat["frechet_error"], flat["frechet_floor"]) == (1.5, 0.1, 0.5)
     assert (flat["frechet_at_floor"], flat["floor_count"], flat["score"]) == (1.7, 2, "FD-cxr")
     assert (flat["kid_floor"], flat["kid_at_floor"]) == (0.001, 0.03)
+    assert (flat["spectrum_db"], flat["checkerboard_db"]) == (2.0, 3.0)
     assert (flat["recall"], flat["recall_floor"], flat["recall_at_floor"]) == (0.3, 0.7, 0.35)
