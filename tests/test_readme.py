@@ -14,10 +14,11 @@ from keras_cxrgan.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "experiments" / "results" / "README.md").read_text()
 
 
 def commands():
-    texts = [README, *(path.read_text() for path in sorted((ROOT / "docker").iterdir()))]
+    texts = [README, RESULTS, *(path.read_text() for path in sorted((ROOT / "docker").iterdir()))]
     for text in texts:
         for line in re.findall(r"^(?:# docker .*is  )?(?:.*&& )?(cxrgan [^#\n`|]*)", text, re.M):
             yield shlex.split(line)[1:]
