@@ -107,6 +107,7 @@ class Recipe:
     # Optimization
     generator_learning_rate: float = 0.0002
     discriminator_learning_rate: float = 0.0002
+    rate_decay: float = 0.0  # share of the training, its last, in which both rates fall to 0
     beta_1: float = 0.5
     beta_2: float = 0.999
     adam_epsilon: float = 1e-8

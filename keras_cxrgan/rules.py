@@ -56,7 +56,7 @@ NOT_NEGATIVE = (
     "evaluate_count",
     "seed",
 )
-FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target")
+FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target", "rate_decay")
 LARGEST = 2048  # pixels
 FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
 

@@ -83,6 +83,32 @@ def summarize(logs: dict) -> str:
     return text
 
 
+def decay(seen: int, total: int, share: float) -> float:
+    """Return by what the learning rates are multiplied after so many images of a training.
+
+    1, and over the last `share` of the training linearly down to 0.
+
+    >>> [decay(seen, 100, 0.5) for seen in (0, 50, 75, 100)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    return float(min(1.0, max(0.0, 1.0 - seen / total) / share))
+
+
+class RateDecay(keras.callbacks.Callback):
+    """Sets both learning rates before each step, by `decay` of the images seen: resuming is safe."""
+
+    def __init__(self, total: int, share: float, generator_rate: float, discriminator_rate: float):
+        super().__init__()
+        self.total, self.share = total, share
+        self.rates = (generator_rate, discriminator_rate)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        factor = decay(int(self.model.images_seen.numpy()), self.total, self.share)
+        optimizers = (self.model.generator_optimizer, self.model.discriminator_optimizer)
+        for optimizer, rate in zip(optimizers, self.rates):
+            optimizer.learning_rate = rate * factor
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `NonFinite` at the first loss or gradient that is no number, naming it."""
 

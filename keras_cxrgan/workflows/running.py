@@ -253,6 +253,9 @@ def _fit(
     )
     stop, watch = callbacks.StopOnSignal(), None
     watchers = [clock, callbacks.StopOnNonFinite(recipe.precision == "mixed_float16")]
+    if recipe.rate_decay:
+        rates = (recipe.generator_learning_rate, recipe.discriminator_learning_rate)
+        watchers.append(callbacks.RateDecay(total, recipe.rate_decay, *rates))
     if chief and ticks:
         watch = _watch_collapse(recipe, images, total, report)
         watchers += [watch] if watch else []

@@ -39,6 +39,30 @@ def test_clock_ends_the_run_at_the_total_within_a_tick(gan, films):
     assert [done for done, _, _ in shown] == [8, 16, 24]
 
 
+class Rates(keras.callbacks.Callback):
+    """The learning rates of the generator and the discriminator in each step."""
+
+    def on_train_begin(self, logs=None):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        model = self.model
+        optimizers = (model.generator_optimizer, model.discriminator_optimizer)
+        self.seen.append([float(optimizer.learning_rate) for optimizer in optimizers])
+
+
+def test_rates_fall_to_zero_over_the_last_share_and_a_resumed_run_goes_on_with_them(gan, films):
+    decay = callbacks.RateDecay(48, 0.5, 4e-4, 2e-4)
+    rates = Rates()
+    fit(gan, films, [decay, rates], ticks=2)  # 4 steps of 8 images
+    first = rates.seen
+    fit(gan, films, [callbacks.RateDecay(48, 0.5, 4e-4, 2e-4), rates], ticks=1)  # 2 more
+    factors = [1, 1, 1, 1, 2 / 3, 1 / 3]  # after 0, 8, 16, 24, 32 and 40 of 48
+    np.testing.assert_allclose(
+        first + rates.seen, [[4e-4 * f, 2e-4 * f] for f in factors], rtol=1e-6
+    )
+
+
 def test_log_has_a_line_a_tick_with_all_numbers(gan, films, tmp_path):
     path = tmp_path / "log.jsonl"
     fit(gan, films, [callbacks.Clock(48, 40), callbacks.RunLog(path)])
