@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
                 "width": 8, "generator_max_width": 32, "discriminator_max_width": 32,
                 "batch_size": 8, "training_images": 400,
             },
-            "phantom": {"normal": 24, "covid": 16}, "curve": 2,
+            "phantom": {"normal": 24, "covid": 16}, "curve": 1,
         },
         "small": {"recipe": {}, "phantom": {"normal": 200, "covid": 60}, "curve": 6},
         "paper": {"recipe": {}, "phantom": {"normal": 500, "covid": 60}, "curve": 6},
@@ -95,15 +95,11 @@ def cells(setting: Setting):
 
 def score_class(cell: Cell, folder: Path, setting: Setting) -> dict:
     """Train the common generator unless it is, and score its images of one class."""
-    from keras_cxrgan import workflows
-
     run = setting.out / cell.run
     numbers = reproducing.train(cell, run, setting)
-    generator = folder / reproducing.GENERATOR
-    workflows.export(run, generator, overwrite=True)
     one = dataclasses.replace(cell, classes=(cell.options["label"],))
-    numbers |= reproducing.score(str(generator), cell.data, one, setting)
-    return numbers | ablating.nearness(one, str(generator), setting)
+    numbers |= reproducing.score(str(run / "export"), cell.data, one, setting)
+    return numbers | ablating.nearness(one, str(run / "export"), setting)
 
 
 def present(setting: Setting, results: list[dict]) -> Page:
@@ -192,7 +188,7 @@ def draw(setting: Setting, classes: dict[str, list[dict]]):
             reals = workflows.load_images(setting.films(), recipe, classes=(label,)).images
             shown = setting.out / "shown" / result["name"]
             workflows.generate(
-                setting.out / result["name"] / reproducing.GENERATOR,
+                setting.out / result["run"] / "export",
                 shown,
                 None if recipe.conditional else SHOWN,
                 classes={label: SHOWN} if recipe.conditional else None,

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import all as every
 from experiments import davoodi2021_study, ng2023_study, venu2020_study
+from keras_cxrgan.study.protocols import PROTOCOLS
 from keras_cxrgan.workflows import reproducing, restudying, studying
 
 MODULES = {module.EXPERIMENT.name: module for module in (
@@ -23,7 +24,7 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """Paths of tiny classifiers of two classes."""
+    """Path of a tiny classifier of two classes."""
     images = x = keras.Input((32, 32, 1))
     x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(x))
     path = tmp_path_factory.mktemp("network") / "network.keras"
@@ -37,16 +38,9 @@ def noise(study, cell, counts, report):
 
 
 @pytest.fixture(scope="module")
-def studies():
-    return {}
-
-
-@pytest.fixture
-def written(request, studies, network, tmp_path_factory):
-    """(setting, results) of an experiment by name, on phantom films; run once."""
-    if request.param not in studies:
-        studies[request.param] = run(request.param, network, tmp_path_factory.mktemp("study"))
-    return studies[request.param]
+def written(network, tmp_path_factory):
+    """(setting, results) of Ng & Hargreaves' two studies, on phantom films."""
+    return run("ng2023_study", network, tmp_path_factory.mktemp("study"))
 
 
 def run(name, network, out):
@@ -60,40 +54,48 @@ def run(name, network, out):
         return setting, reproducing.reproduce(setting, module.cells, restudying.present_studies)
 
 
-@pytest.mark.parametrize(
-    ("written", "rows", "tables"),
-    [
-        (
-            "davoodi2021_study",
-            {"real", "classic", "classic+gan x1"},
-            ["Table 4a (davoodi2021): classic", "Table 4b (davoodi2021): classic+gan"],
-        ),
-        (
-            "ng2023_study",
-            {"real", "oversampled", "gan-even"},
-            [
-                "DCGAN: Table 4, films alone (ng2023): real",
-                "DCGAN: Table 4, with images of the DCGAN (ng2023): gan-even",
-                "WGAN-GP: Table 4, films alone (ng2023): real",
-                "WGAN-GP: Table 4, with images of the WGAN-GP (ng2023): gan-even",
-            ],
-        ),
-        ("venu2020_study", {"real", "oversampled", "weighted", "gan-even"}, []),
-    ],
-    indirect=["written"],
-)
-def test_the_arms_and_tables_of_each_paper(written, rows, tables):
+def test_the_tables_of_the_paper_and_the_answer_are_written(written):
     setting, results = written
     assert results["failed"] == [], results["cells"]
     titles = [table["title"] for table in results["tables"]]
-    assert [title for title in titles if "Table 4" in title] == tables
+    assert [title for title in titles if "Table 4" in title] == [
+        "DCGAN: Table 4, films alone (ng2023): real",
+        "DCGAN: Table 4, with images of the DCGAN (ng2023): gan-even",
+        "WGAN-GP: Table 4, films alone (ng2023): real",
+        "WGAN-GP: Table 4, with images of the WGAN-GP (ng2023): gan-even",
+    ]
     scores = next(table for table in results["tables"] if "Scores: " in table["title"])
-    assert {row[0] for row in scores["rows"]} == rows
+    assert {row[0] for row in scores["rows"]} == {"real", "oversampled", "gan-even"}
     assert all((setting.out / name).is_file() for name, _ in results["figures"])
     assert any("No difference shown" in text or "helps" in text for text in results["findings"])
 
 
-@pytest.mark.parametrize("written", ["ng2023_study"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "protocol", "arms"),
+    [
+        ("davoodi2021_study", "davoodi2021", {"real", "classic", "classic+gan"}),
+        ("ng2023_study", "ng2023", {"real", "oversampled", "gan-even"}),
+        ("venu2020_study", None, {"real", "oversampled", "weighted", "gan-even"}),
+    ],
+)
+def test_each_paper_has_its_arms_and_its_protocol(name, protocol, arms, tmp_path, monkeypatch):
+    plans = []
+
+    def keep(plan, report=None):
+        plans.append(plan)
+        return dict.fromkeys(("study", "answer", "limits", "wrong", "left_open", "tables"), []) | {
+            "figures": [], "failed": [],
+        }  # fmt: skip
+
+    monkeypatch.setattr(studying, "run_study", keep)
+    module = MODULES[name]
+    setting = reproducing.Setting(module.EXPERIMENT, tmp_path, recipe_changes=SMALL[name])
+    reproducing.reproduce(setting, module.cells, restudying.present_studies)
+    for plan in plans:
+        assert (set(plan.arms), plan.protocol) == (arms, PROTOCOLS.get(protocol))
+    assert len(plans) == (2 if name == "ng2023_study" else 1)
+
+
 def test_other_options_make_a_study_anew_and_the_same_ones_do_not(written, monkeypatch):
     setting, _ = written
 
