@@ -1,17 +1,38 @@
-"""The recipe `small_data`: what each ingredient does, and those that were tried and left out.
+"""The recipe `small_data`: what each ingredient does, and what was tried and left out.
 
     python -m experiments.small_data --data films/ --class NORMAL --images 45000 --seeds 0,1,2
+    python -m experiments.small_data --tried --data films/ --class NORMAL --images 45000
 
-It is `cxrgan ablate --recipe small_data` with the changes below, and takes its options.
+It is `cxrgan ablate --recipe small_data` with the changes below, and takes its options. `--tried`
+is the same around the recipe's first state, from which it was chosen.
 """
 
 from __future__ import annotations
 
 import sys
 
-from keras_cxrgan.cli.ablating import ablate_command
+from keras_cxrgan.cli import main as cxrgan
 
 CHANGES = (
+    "no augmentation: augmentations= augmentation_target=0",
+    "always augmented: augmentation_probability=1 augmentation_target=0",
+    "exposure too: augmentations=brightness,contrast,translation,cutout",
+    "no minibatch stddev: minibatch_stddev=false",
+    "no ways around: residual=false",
+    "no EMA: ema_half_life=0",
+    "batches of 32: batch_size=32",
+    "constant rates: rate_decay=0",
+)
+
+BEFORE = (
+    "batch_size=32",
+    "augmentation_probability=1",
+    "augmentation_target=0",
+    "augmentation_ramp=500000",
+    "ema_half_life=2000",
+    "rate_decay=0",
+)
+TRIED = (
     "no augmentation: augmentations=",
     "exposure too: augmentations=brightness,contrast,translation,cutout",
     "scale too: augmentations=scale,translation,cutout",
@@ -34,8 +55,13 @@ CHANGES = (
 def main(arguments=None):
     """Run the ablation with these changes and the options of `cxrgan ablate`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    changes = [part for change in CHANGES for part in ("--change", change)]
-    ablate_command.main(["--recipe", "small_data", *changes, *given], "experiments.small_data")
+    changes, fields = CHANGES, ()
+    if "--tried" in given:
+        given.remove("--tried")
+        changes, fields = TRIED, BEFORE
+    rows = [part for change in changes for part in ("--change", change)]
+    base = [part for field in fields for part in ("--set", field)]
+    cxrgan.main(["ablate", "--recipe", "small_data", *base, *rows, *given], "cxrgan")
 
 
 if __name__ == "__main__":

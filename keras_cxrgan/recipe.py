@@ -242,13 +242,21 @@ RECIPES: dict[str, Recipe] = {
         # and squares cut out of all that the discriminator sees keep it from learning few films
         # by heart (Zhao et al. 2020). Exposure stays as it is: with brightness and contrast drawn
         # at random the discriminator no longer sees how films differ in them, and the generator
-        # makes one exposure only. Ways around blocks and the batch's own variety bring variety.
+        # makes one exposure only. How often is adapted (Karras et al. 2020), from never: early on
+        # the networks learn faster without. Small batches are many updates. Ways around blocks and
+        # the batch's own variety bring variety.
         Recipe(
             name="small_data",
             summary="for 50 to 5,000 films: what the discriminator sees is shifted and cut out",
             augmentations=("translation", "cutout"),
+            augmentation_probability=0.0,
+            augmentation_target=0.6,
+            augmentation_ramp=50_000,
             residual=True,
             minibatch_stddev=True,
+            batch_size=16,
+            rate_decay=0.25,
+            ema_half_life=10_000,
             training_images=150_000,
         ),
         _TUTORIAL,

@@ -181,7 +181,7 @@ def _figures(plan: Ablation, good: list[dict]):
                 plan.setting, result["run"], result["epochs"], result["films"]
             )
             panels.append((result["row"], figures.corner(grid, size, 5)))
-        figures.grids(panels, out / "samples.png")
+        figures.grids(panels, out / "samples.png", side=3.4 if len(panels) <= 9 else 2.4)
         yield "samples.png", "Samples of each row, the same latents; not chosen"
     rows = experiment_tables.by_row([result for result in good if result.get("curve")])
     if rows:
