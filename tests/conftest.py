@@ -27,6 +27,21 @@ tf.config.set_logical_device_configuration(
 )
 
 
+# Files of minutes. Started last, one of them would run alone while the other processes idle.
+LONG = (
+    "test_processes.py",
+    "test_workflows.py",
+    "test_studying.py",
+    "test_gan.py",
+    "test_growing.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first; the others stay in their order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Each test starts from the same seeds and the default precision, whatever ran before it."""
