@@ -30,8 +30,9 @@ tf.config.set_logical_device_configuration(
 # Files of minutes. Started last, one of them would run alone while the other processes idle.
 LONG = (
     "test_processes.py",
-    "test_workflows.py",
-    "test_studying.py",
+    "test_running.py",
+    "test_scores_on_the_way.py",
+    "test_worlds.py",
     "test_gan.py",
     "test_growing.py",
 )
