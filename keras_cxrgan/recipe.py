@@ -101,7 +101,7 @@ class Recipe:
     augmentations: tuple[str, ...] = ()  # of all that the discriminator sees, real and generated
     augmentation_probability: float = 1.0  # with which each of them changes an image, at first
     augmentation_target: float = 0.0  # ADA: share of real judged real, less fake, to hold; 0 = off
-    augmentation_ramp: int = 500_000  # ADA: images in which the probability can go from 0 to 1
+    augmentation_ramp: int = 500_000  # ADA: images in which it could go from 0 to 1; 0.8 is its end
     consistency_weight: float = 0.0  # augmentations then only ask for equal answers, weighed so
 
     # Optimization

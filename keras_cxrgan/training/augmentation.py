@@ -32,6 +32,7 @@ CONTRAST = 0.5  # the factor is 1 +- this at most
 ZOOM = 1.1  # largest factor; the smallest is 1 / ZOOM
 TRANSLATION = 1 / 8  # of the side, at most, in whole pixels
 CUTOUT = 1 / 2  # of the side
+MOST_OFTEN = 0.8  # probability up to which ADA goes: no operation leaks yet, see above
 
 
 def brightness(images, numbers):
@@ -138,7 +139,7 @@ def overfitting(real_logits):
 
 
 def adapt(probability, signal, target, images, ramp):
-    """Return the probability after a batch (Karras et al. 2020, section 3.1), in [0, 1].
+    """Return the probability after a batch (Karras et al. 2020, section 3.1), in [0, `MOST_OFTEN`].
 
     One fixed step up where `signal` is above its target, and down where it is below.
 
@@ -151,7 +152,7 @@ def adapt(probability, signal, target, images, ramp):
     0.51
     """
     step = tf.cast(images, tf.float32) / tf.cast(ramp, tf.float32)
-    return tf.clip_by_value(probability + step * tf.sign(signal - target), 0.0, 1.0)
+    return tf.clip_by_value(probability + step * tf.sign(signal - target), 0.0, MOST_OFTEN)
 
 
 def _one_for_each(values):

@@ -142,7 +142,7 @@ class GAN(keras.Model):
             augmentation_target: of ADA (Karras et al. 2020): the probability follows the share of
                 real images judged real, less that judged generated, to stay at this number; 0
                 for a probability that stays as it is.
-            augmentation_ramp: images in which that probability can go from 0 to 1.
+            augmentation_ramp: images in which that probability could go from 0 to 1; 0.8 is its end.
             consistency_weight: the augmentations then do not replace the images; instead this
                 times (D(image) - D(augmented image))^2 is added for both sides (balanced
                 consistency regularization, Zhao et al. 2021).
