@@ -77,7 +77,7 @@ from keras_cxrgan.terminal import (
     help="Of the classifier; sgd has Nesterov's momentum 0.9.",
 )
 @click.option(
-    "--steps", type=int, default=1000, show_default=True, help="Optimizer steps, in every arm."
+    "--steps", type=int, default=500, show_default=True, help="Optimizer steps, in every arm."
 )
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Films in one step.")
 @click.option(

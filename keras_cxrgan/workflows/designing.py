@@ -150,7 +150,7 @@ def plan_study(
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     classifier: str = "cnn",
     optimizer: str = "adam",
-    steps: int = 1000,
+    steps: int = 500,
     batch_size: int = 32,
     learning_rates: Sequence[float] = (1e-3,),
     recipe: str | None = None,

@@ -38,6 +38,18 @@ def test_the_small_cnn_learns_two_shades_from_logits():
     assert history[-1] < history[0] / 2
 
 
+def test_after_fifty_steps_the_small_cnn_is_tested_with_the_statistics_of_its_films():
+    films = np.random.default_rng(0).normal(3, 1, (32, 16, 16, 1)).astype("float32")
+    model = build_small_cnn(16, classes=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss)  # the weights stay, the statistics move
+    model.fit(films, np.repeat([0, 1], 16), batch_size=32, epochs=50, verbose=0)
+    convolution, normalization = model.layers[1:3]
+    expected = np.asarray(convolution(films)).mean((0, 1, 2))
+    # Keras' own momentum would be 60 % short of it.
+    np.testing.assert_allclose(normalization.moving_mean, expected, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"classes": 1}, "2 or more"), ({"image_size": 4}, "8 pixels or more")],
@@ -54,6 +66,8 @@ def test_inception_from_scratch_takes_small_grey_films(tmp_path):
     assert model(np.zeros((1, 64, 64, 1), "float32")).shape == (1, 3)
     base = model.get_layer("inception_v3")
     assert trainable(base) == 21_768_352
+    kinds = [layer for layer in base.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in kinds} == {0.9}  # as of the small CNN
 
     # Its weights in a file: a frozen network trains the last layer, then all but the statistics.
     path = tmp_path / "inception.weights.h5"
