@@ -148,6 +148,7 @@ MAY_IMPORT = {
     "sharing.experiment_report": ({"evaluation.report"}, set()),
     "sharing.experiment_figures": (set(), {"matplotlib"}),
     "sharing.study_figures": ({"sharing.experiment_figures"}, {"matplotlib"}),
+    "sharing.study_page": ({"evaluation.report"}, set()),
     "sharing.figures": ({"data.images"}, {"matplotlib"}),
     "runs": (
         {

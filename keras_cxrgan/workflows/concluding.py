@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cxrgan.evaluation.report import Table, markdown_table, p_value
+from keras_cxrgan.evaluation.report import Table, p_value
 from keras_cxrgan.sharing import study_figures
 from keras_cxrgan.sharing.experiment_tables import mean_sd
+from keras_cxrgan.sharing.study_page import study_page
 from keras_cxrgan.study.answer import answers, points
 from keras_cxrgan.study.classification import PER_CLASS, classify
 from keras_cxrgan.study.comparison import compare, mcnemar
@@ -42,10 +43,7 @@ LIMITS = (
         " the chance of these patients and of the training runs, not that of other training films:"
         " folds share theirs, and only an external set speaks of other hospitals."
     ),
-    (
-        "All arms have the same optimizer steps, learning rates and films to choose by; the GANs"
-        " see neither the films that choose nor those tested."
-    ),
+    "All arms have the same optimizer steps, learning rates and films to choose by.",
 )
 
 
@@ -101,7 +99,7 @@ def conclude(study: designing.Study, cells: Sequence[dict], labels: Sequence[dic
     # Without folders of this machine: results are passed on.
     numbers = json.dumps(written, indent=1).replace(f"{study.out}/", "") + "\n"
     write(study.out / RESULTS[0], numbers)
-    write(study.out / RESULTS[1], _page(json.loads(numbers), tables))
+    write(study.out / RESULTS[1], study_page(json.loads(numbers), tables))
     return json.loads(numbers)
 
 
@@ -388,6 +386,14 @@ def _figures(study, blocks, drawn: dict[str, Predicted], name: str) -> list[tupl
 
 def _limits(study: designing.Study) -> list[str]:
     said = []
+    if study.trainings:
+        said.append("The GANs see neither the films that choose nor those tested.")
+    if study.generators:
+        said.append(
+            "The runs given saw no film of the tested patients; those that choose they may have"
+            " seen. All seeds share them: another training of these could differ by more than the"
+            " interval says."
+        )
     if study.trainings and not study.gan_per_seed and len(study.seeds) > 1:
         said.append(
             "All seeds share the GANs of their part: another training of these could differ by"
@@ -400,42 +406,3 @@ def _limits(study: designing.Study) -> list[str]:
             " one of their own: if a patient has several of them, intervals are too narrow."
         )
     return said
-
-
-def _page(written: dict, tables: Sequence[Table]) -> str:
-    about = written["study"]
-    classes = ", ".join(f"{name} {films:,}" for name, films in about["classes"].items())
-    rates = ", ".join(f"{rate:g}" for rate in about["learning_rates"])
-    films = (
-        f"{about['films']:,} films of {about['patients']:,} patients ({classes}), tested in"
-        f" {len(about['parts'])} part{'s' * (len(about['parts']) > 1)}"
-    )
-    fitted = (
-        f"classifier {about['classifier']}, {about['image_size']} px, {about['steps']:,} steps of"
-        f" {about['batch_size']}, learning rate {rates};"
-        f" seeds {', '.join(map(str, about['seeds']))}"
-    )
-    lines = ["# Does it help?", "", *(f"- {sentence}" for sentence in written["answer"]), ""]
-    lines += [
-        "## What was done",
-        "",
-        f"- {films}",
-        f"- {fitted}",
-        f"- {about['gans']} GANs of the recipe {about['recipe']}",
-        *(f"- **{name}**: {text}" for name, text in about["arms"].items()),
-        *(f"- {text}" for text in written["limits"]),
-        "",
-    ]
-    for title, said in (
-        ("What is wrong with the published protocol", written["wrong"]),
-        ("What the paper leaves open", written["left_open"]),
-    ):
-        lines += [f"## {title}", "", *(f"- {text}" for text in said), ""] if said else []
-    for table in tables:
-        lines += markdown_table(table)
-    errors = [cell for cell in written["cells"] if "error" in cell]
-    if errors:
-        lines += ["## Failed", "", *(f"- {cell['name']}: {cell['error']}" for cell in errors), ""]
-    for name, caption in written["figures"]:
-        lines += [f"![{caption}]({name})", "", caption, ""]
-    return "\n".join(lines)

@@ -301,6 +301,7 @@ def describe(study: Study) -> dict:
         "gan_epochs": study.recipe.epochs,
         "gan_per_seed": study.gan_per_seed,
         "gans": len(study.trainings),
+        "generators": {name: Path(run).name for name, run in sorted(study.generators.items())},
         "cells": len(study.cells),
         "complete": done,
         "seconds_left": estimate(study),

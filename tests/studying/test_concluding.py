@@ -1,6 +1,7 @@
 """From predictions to the answer, and the command that prints it."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -66,6 +67,17 @@ def test_hand_made_predictions_give_hand_computed_numbers(folds, tmp_path):
     page = (tmp_path / "results.md").read_text()
     assert "| real | 2 | 65.0 ± 0.0 | 65.0 ± 0.0 | 65.0 ± 0.0 | 79.4 ± 0.0 |" in page
     assert "| gan x1 | +35.0 | " in page and " | 14 : 0 | " in page
+
+
+def test_the_page_says_of_runs_that_were_given_what_they_may_have_seen(folds, tmp_path):
+    study = plan_study(folds, tmp_path, arms=("gan",), fields=TINY, seeds=(0,))
+    cells = [write_cell(study, cell, lambda n, label: True) for cell in study.cells]
+    runs = {"BRIGHT": tmp_path / "runs" / "a", "DARK": tmp_path / "runs" / "b"}
+    concluding.conclude(dataclasses.replace(study, generators=runs), cells)
+    page = (tmp_path / "results.md").read_text()
+    assert "generated images: BRIGHT from a, DARK from b, runs that were given" in page
+    assert "those that choose they may have seen" in page
+    assert "The GANs see neither" not in page and "GANs of the recipe" not in page
 
 
 def test_a_seed_of_which_a_part_failed_does_not_count(folds, tmp_path):
