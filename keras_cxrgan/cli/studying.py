@@ -248,6 +248,8 @@ def _plan_text(about: dict, out: Path) -> str:
     if about["gans"]:
         each = about["gan_images"] and f"{about['gan_images']:,} images seen"
         gans += f", {each or str(about['gan_epochs']) + ' epochs'} each"
+    if about["generators"]:
+        gans = ", ".join(f"{name} of {run}" for name, run in about["generators"].items())
     done = f", {about['complete']} of them complete" if about["complete"] else ""
     time = "unknown before the first cell; then this plan tells it"
     if about["seconds_left"] is not None:

@@ -8,6 +8,8 @@ loss, so that no probability passes e / (e + K - 1): 0.475 for four classes.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import keras
@@ -118,12 +120,14 @@ def _inception(weights, inner_size) -> keras.Model:
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise ValueError(f"no file of InceptionV3 weights at {weights}")
     try:
-        return keras.applications.InceptionV3(
-            include_top=False,
-            weights=None if weights is None else str(weights),
-            input_shape=(inner_size, inner_size, 3),
-            name="inception_v3",
-        )
+        # Keras tells of its download on stdout, which may be somebody's JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            return keras.applications.InceptionV3(
+                include_top=False,
+                weights=None if weights is None else str(weights),
+                input_shape=(inner_size, inner_size, 3),
+                name="inception_v3",
+            )
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if weights is None:
             raise

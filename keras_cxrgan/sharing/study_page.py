@@ -15,15 +15,13 @@ def study_page(written: dict, tables: Sequence[Table]) -> str:
     """
     about = written["study"]
     classes = ", ".join(f"{name} {films:,}" for name, films in about["classes"].items())
-    rates = ", ".join(f"{rate:g}" for rate in about["learning_rates"])
     films = (
         f"{about['films']:,} films of {about['patients']:,} patients ({classes}), tested in"
         f" {len(about['parts'])} part{'s' * (len(about['parts']) > 1)}"
     )
     fitted = (
-        f"classifier {about['classifier']}, {about['image_size']} px, {about['steps']:,} steps of"
-        f" {about['batch_size']}, learning rate {rates};"
-        f" seeds {', '.join(map(str, about['seeds']))}"
+        f"classifier {_classifier(written)}, {about['image_size']} px, {about['steps']:,} steps of"
+        f" {about['batch_size']}; seeds {', '.join(map(str, about['seeds']))}"
     )
     lines = ["# Does it help?", "", *(f"- {sentence}" for sentence in written["answer"]), ""]
     lines += [
@@ -49,6 +47,17 @@ def study_page(written: dict, tables: Sequence[Table]) -> str:
     for name, caption in written["figures"]:
         lines += [f"![{caption}]({name})", "", caption, ""]
     return "\n".join(lines)
+
+
+def _classifier(written: dict) -> str:
+    """Return its name, where its weights begin, and the learning rates that cells chose of."""
+    fitted = [cell for cell in written["cells"] if "fit" in cell]
+    if not fitted:
+        return written["study"]["classifier"]
+    network = fitted[0]["network"]
+    rates = sorted({tried["learning_rate"] for cell in fitted for tried in cell["fit"]["tried"]})
+    weights = f" (weights {network['weights']})" if "weights" in network else ""
+    return f"{network['name']}{weights}, learning rate {', '.join(f'{rate:g}' for rate in rates)}"
 
 
 def _gans(about: dict) -> list[str]:

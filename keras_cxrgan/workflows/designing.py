@@ -399,7 +399,8 @@ def classifier_of(study: Study):
     try:
         build_inception_classifier(classes, weights="imagenet", frozen=True, image_size=size)
     except ValueError as error:
-        facts |= {"learning_rates": rates, "name": "InceptionV3", "weights": f"random: {error}"}
+        why = str(error).partition(": give")[0]
+        facts |= {"learning_rates": rates, "name": "InceptionV3", "weights": f"random: {why}"}
         return lambda: build_inception_classifier(classes, image_size=size), facts
     facts |= {
         "frozen_steps": study.steps // 3,

@@ -97,6 +97,7 @@ def test_figures_and_page_are_written(world):
     for name, _ in results["figures"]:
         assert (study.out / name).is_file() and f"({name})" in page
     assert results["answer"][0] in page
+    assert "classifier network.keras (weights of the file), learning rate 0.01, 32 px" in page
 
 
 def test_what_is_complete_is_not_done_again(world):
