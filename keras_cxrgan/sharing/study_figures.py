@@ -1,4 +1,4 @@
-"""Figures of a classifier study: confusion matrices, reliability, scores over the films."""
+"""Figures of a classifier study: differences, confusion matrices, reliability, scores over films."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ import numpy as np
 from keras_cxrgan.sharing.experiment_figures import _figure, _save, lines
 
 BINS = 10
+COLOURS = {"helps": "#1f77b4", "hurts": "#c44e00"}  # where nothing was shown, grey
+
+
+def differences(
+    panels: Sequence[tuple[str, Sequence[tuple[str, float, float, float, str]]]], path: Path
+) -> Path:
+    """Write a PNG of titled panels of (row, difference, low, high, verdict), as shares.
+
+    A point and its interval a row, in percentage points, from the top; grey where no difference
+    was shown. An interval across the line leaves open whether it helps or hurts.
+    """
+    longest = max(len(rows) for _, rows in panels)
+    figure = _figure(7.5, len(panels) * (0.3 * longest + 1.1))
+    axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True))
+    for axis, (title, rows) in zip(axes, panels):
+        axis.axvline(0, color="0.7", linewidth=0.8)
+        for place, (_, middle, low, high, verdict) in enumerate(rows):
+            colour = COLOURS.get(verdict, "0.45")
+            axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.2)
+            axis.plot(100 * middle, place, "o", color=colour, markersize=5)
+        axis.set_yticks(range(len(rows)), _plain([row for row, *_ in rows]), fontsize=8)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_title(title, fontsize=9, parse_math=False)
+    axes[-1].set_xlabel("balanced accuracy, percentage points from the baseline", fontsize=9)
+    return _save(figure, path)
 
 
 def confusions(
@@ -30,6 +55,8 @@ def confusions(
         axis.set_xticks(range(len(classes)), _plain(classes), rotation=45, ha="right", fontsize=7)
         axis.set_yticks(range(len(classes)), _plain(classes), fontsize=7)
         axis.set_title(title, fontsize=9, parse_math=False)
+        axis.set_xlabel("said", fontsize=7)
+        axis.set_ylabel("is", fontsize=7)
     return _save(figure, path)
 
 

@@ -24,6 +24,9 @@ def study_page(written: dict, tables: Sequence[Table]) -> str:
         f" {about['batch_size']}; seeds {', '.join(map(str, about['seeds']))}"
     )
     lines = ["# Does it help?", "", *(f"- {sentence}" for sentence in written["answer"]), ""]
+    first = [figure for figure in written["figures"] if figure[0] == "differences.png"]
+    for name, caption in first:
+        lines += [f"![{caption}]({name})", ""]
     lines += [
         "## What was done",
         "",
@@ -45,7 +48,8 @@ def study_page(written: dict, tables: Sequence[Table]) -> str:
     if errors:
         lines += ["## Failed", "", *(f"- {cell['name']}: {cell['error']}" for cell in errors), ""]
     for name, caption in written["figures"]:
-        lines += [f"![{caption}]({name})", "", caption, ""]
+        if [name, caption] not in first:
+            lines += [f"![{caption}]({name})", "", caption, ""]
     return "\n".join(lines)
 
 

@@ -356,6 +356,12 @@ def _figures(study, blocks, drawn: dict[str, Predicted], name: str) -> list[tupl
     end = "" if name == "test" else f"-{name}"
     study.out.mkdir(parents=True, exist_ok=True)
     panels, curves, made = [], {}, []
+    compared = [
+        (f"{100 * block['size']:g} % of the training films", _compared(block)) for block in blocks
+    ]
+    if compared := [(title, rows) for title, rows in compared if rows]:
+        study_figures.differences(compared, study.out / f"differences{end}.png")
+        made.append((f"differences{end}.png", f"Differences and their intervals, {SETS[name]}"))
     for block in blocks[:1]:
         for row in block["rows"]:
             if "scores" in row:
@@ -382,6 +388,16 @@ def _figures(study, blocks, drawn: dict[str, Predicted], name: str) -> list[tupl
         study_figures.learning_curve(curves, study.out / f"sizes{end}.png")
         made.append((f"sizes{end}.png", f"Balanced accuracy over the training films, {SETS[name]}"))
     return made
+
+
+def _compared(block: dict) -> list[tuple[str, float, float, float, str]]:
+    """Return (row, difference, low, high, verdict) of all rows held against another."""
+    found = []
+    for row in (*block["rows"], *block["between"]):
+        if "comparison" in row:
+            shares = (row["comparison"][key] for key in ("difference", "low", "high"))
+            found.append((row["row"], *shares, row["answer"]["verdict"]))
+    return found
 
 
 def _limits(study: designing.Study) -> list[str]:

@@ -95,7 +95,8 @@ def test_figures_and_page_are_written(world):
     study, results, _ = world
     page = (study.out / "results.md").read_text()
     for name, _ in results["figures"]:
-        assert (study.out / name).is_file() and f"({name})" in page
+        assert (study.out / name).is_file() and page.count(f"({name})") == 1
+    assert page.index("(differences.png)") < page.index("## What was done")
     assert results["answer"][0] in page
     assert "classifier network.keras (weights of the file), learning rate 0.01, 32 px" in page
 
