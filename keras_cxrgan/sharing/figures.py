@@ -19,7 +19,7 @@ def compare_rows(bands: list[tuple[str, np.ndarray, np.ndarray]], path: Path) ->
 
     columns = max(len(band[1]) for band in bands)
     figure = Figure(
-        figsize=(10, 10 * (2 + 0.4) / columns * len(bands)), layout="constrained", dpi=120
+        figsize=(10, 10 * (2 + 0.4) / columns * len(bands)), layout="constrained", dpi=80
     )
     axes = figure.subplots(len(bands), 1, squeeze=False)[:, 0]
     for axis, (label, reals, fakes) in zip(axes, bands):
