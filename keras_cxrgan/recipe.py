@@ -70,6 +70,7 @@ class Recipe:
     minibatch_stddev: bool = False  # the discriminator also sees how varied a batch is
     residual: bool = False  # a way around each block, in both networks
     conditional: bool = False  # one generator of all classes, each image made of a class
+    balanced: bool = False  # conditional: it learns from all classes alike, however many films
     convention: str = "pytorch"  # initial weights, biases and BN constants: see models/dcgan.py
 
     # Growth (models/incremental.py, workflows/growing.py)

@@ -177,6 +177,8 @@ def _wrong_augmentation(recipe) -> list[str]:
             "augmentation_target needs a loss that decides at a logit of 0 (non_saturating,"
             f" minimax or hinge), got loss={recipe.loss}"
         )
+    if recipe.balanced and not recipe.conditional:
+        wrong.append("balanced is of the classes of a conditional recipe: pass conditional=true")
     if recipe.conditional and (recipe.grown_from or recipe.generator_normalization != "batch"):
         wrong.append(
             "conditional networks need generator_normalization=batch and do not grow"

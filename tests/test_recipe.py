@@ -95,6 +95,7 @@ def test_unknown_recipe_names_the_nearest():
         ("channels", 2, "channels must be 1 or 3, got 2"),
         ("evaluate_interval", -1, "evaluate_interval must not be negative, got -1"),
         ("evaluate_count", 9, "evaluate_count must be 0 or at least 10, got 9"),
+        ("balanced", True, "balanced is of the classes of a conditional recipe"),
         ("evaluate_metric", "fid", "evaluate_metric must be one of kid, frechet, precision"),
     ],
 )

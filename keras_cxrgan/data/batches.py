@@ -16,6 +16,7 @@ def training_batches(
     previous_size: int = 0,
     native_ramp: int = 0,
     labels: np.ndarray | None = None,
+    balanced: bool = False,
 ) -> tf.data.Dataset:
     """Return endless batches (batch_size, S, S, channels), float32 in [-1, 1].
 
@@ -33,8 +34,11 @@ def training_batches(
         previous_size: pixels along one side, for `native_ramp`.
         labels: (N,) class number of each image; elements are then (images, labels), the labels
             (batch_size,) int64, in the order that there is without them.
+        balanced: show the classes in turn, however many images each has; a pass is then one over
+            the images of a class.
 
-    Raises `ValueError` when there are no images, or not one label for each.
+    Raises `ValueError` when there are no images, or not one label for each; and for `balanced`
+    without labels.
 
     Example:
         >>> next(iter(training_batches(images, 32, seed=0))).shape
@@ -47,6 +51,8 @@ def training_batches(
         raise ValueError(
             f"labels must be one number for each of the {count} images, got {np.shape(labels)}"
         )
+    if balanced and labels is None:
+        raise ValueError("balanced shows classes in turn, and there are no labels")
     options = tf.data.Options()
     # The tuner's thread sleeps in doubling intervals, and in some processes every step waits for
     # it: half the speed, the cores idle (experiments/autotune.py shows it). This pipeline is too
@@ -56,15 +62,17 @@ def training_batches(
     # Workers share one order of images and take turns in it.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
 
-    def one_pass(number):
-        key = tf.stack([tf.constant(seed, tf.int64), number])
-        keys = tf.random.stateless_uniform(
-            [count], key, minval=None, maxval=None, dtype=tf.int32, alg="philox"
-        )
-        return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
-
-    order = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max).flat_map(one_pass)
-    placed = order.skip(start % count).enumerate(start=start)
+    if balanced:
+        classes = [np.flatnonzero(np.asarray(labels) == label) for label in np.unique(labels)]
+        streams = len(classes)
+        # Where `start` images have come from all classes, so many have from each.
+        starts = [(start + streams - 1 - turn) // streams for turn in range(streams)]
+        orders = [_order(*each, seed, streams) for each in zip(classes, starts, range(streams))]
+        turns = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda p: p % streams)
+        order = tf.data.Dataset.choose_from_datasets(orders, turns)
+    else:
+        order = _order(np.arange(count), start, 0, seed)
+    placed = order.enumerate(start=start)
     batches = placed.batch(batch_size, drop_remainder=True)
     read = _reader(images)
     numbers = None if labels is None else tf.constant(labels, tf.int64)
@@ -77,6 +85,24 @@ def training_batches(
         return floats if labels is None else (floats, tf.gather(numbers, indices))
 
     return batches.map(deliver, num_parallel_calls=2).prefetch(2).with_options(options)
+
+
+def _order(places, start, stream, seed, streams=1):
+    """Return the endless order of some images from position `start` on, pass after pass."""
+    count = len(places)
+
+    def one_pass(number):
+        # Each stream has passes of its own: classes of one size would else keep step, and the same
+        # images of them meet in every pass.
+        key = tf.stack([tf.constant(seed, tf.int64), streams * number + stream])
+        keys = tf.random.stateless_uniform(
+            [count], key, minval=None, maxval=None, dtype=tf.int32, alg="philox"
+        )
+        order = tf.argsort(keys, stable=True)
+        return tf.data.Dataset.from_tensor_slices(tf.gather(tf.constant(places, tf.int32), order))
+
+    passes = tf.data.Dataset.range(start // count, np.iinfo(np.int64).max)
+    return passes.flat_map(one_pass).skip(start % count)
 
 
 def _native(positions, ramp, seed):

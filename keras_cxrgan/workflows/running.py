@@ -274,6 +274,7 @@ def _fit(
             previous_size=recipe.previous_size or recipe.image_size // 2,
             native_ramp=recipe.native_ramp,
             labels=labels,
+            balanced=recipe.balanced,
         )
         try:
             gan.fit(

@@ -145,3 +145,33 @@ def test_labels_are_delivered_beside_mapped_and_mixed_images(tmp_path):
 def test_labels_of_other_images_are_refused(labels):
     with pytest.raises(ValueError, match="one number for each of the 10 images"):
         training_batches(numbered(10), 4, labels=labels)
+
+
+FEW_AND_MANY = np.array([0] * 2 + [1] * 5 + [2] * 3)
+
+
+def test_balanced_batches_show_classes_in_turn_and_each_image_once_a_pass_of_its_class():
+    found = labelled(30, labels=FEW_AND_MANY, balanced=True)
+    assert [label for _, label in found] == [0, 1, 2] * 40
+    for label, images in ((0, [0, 1]), (1, [2, 3, 4, 5, 6]), (2, [7, 8, 9])):
+        shown = [level for level, of in found if of == label]
+        passes = [sorted(shown[i : i + len(images)]) for i in range(0, 30, len(images))]
+        assert passes == [images] * len(passes)
+
+
+def test_balanced_batches_that_start_later_are_the_rest_of_the_whole():
+    whole = labelled(30, labels=FEW_AND_MANY, balanced=True)
+    for steps in (1, 2, 5, 16):
+        rest = labelled(30 - steps, start=4 * steps, labels=FEW_AND_MANY, balanced=True)
+        assert rest == whole[4 * steps :]
+
+
+def test_images_of_two_balanced_classes_of_one_size_do_not_always_meet():
+    found = labelled(50, labels=np.arange(10) // 5, balanced=True)
+    met = {(first[0], second[0] - 5) for first, second in zip(found[::2], found[1::2])}
+    assert len(met) > 5
+
+
+def test_balanced_batches_need_labels():
+    with pytest.raises(ValueError, match="there are no labels"):
+        training_batches(numbered(10), 4, balanced=True)

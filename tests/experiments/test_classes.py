@@ -14,7 +14,7 @@ TINY = (
     "latent_dim=8", "batch_size=8", "training_images=48",
 )  # fmt: skip
 COUNTS = {"dark": 14, "light": 20}
-ALONE, TOGETHER = classes.ALONE, classes.TOGETHER
+ALONE, TOGETHER, ALIKE = classes.ALONE, classes.TOGETHER, classes.ALIKE
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,20 @@ def done(films, tmp_path_factory):
     return out, json.loads((out / "results.json").read_text())
 
 
-def test_both_ways_see_as_many_images(done):
+def test_all_ways_see_as_many_images(done):
     cells = {cell["name"]: cell for cell in done[1]["cells"]}
     alone = [cells[f"{label}-alone-seed-0"]["images_seen"] for label in COUNTS]
-    together = {cells[f"{label}-together-seed-0"]["images_seen"] for label in COUNTS}
-    assert (alone, together) == ([48, 48], {96})
-    assert len({cells[f"{label}-together-seed-0"]["run"] for label in COUNTS}) == 1
+    assert alone == [48, 48]
+    for way in ("together", "alike"):
+        common = [cells[f"{label}-{way}-seed-0"] for label in COUNTS]
+        assert {cell["images_seen"] for cell in common} == {96}
+        assert len({cell["run"] for cell in common}) == 1
+
+
+def test_all_classes_alike_is_another_training_than_as_many_as_films(done):
+    cells = {cell["name"]: cell for cell in done[1]["cells"]}
+    together, alike = (cells[f"dark-{way}-seed-0"] for way in ("together", "alike"))
+    assert together["generator_loss"] != alike["generator_loss"]
 
 
 def test_each_class_is_scored_against_its_own_films(done):
@@ -56,7 +64,9 @@ def test_each_class_is_scored_against_its_own_films(done):
         cell["row"]: (cell["real_images"], cell["generated_images"]) for cell in done[1]["cells"]
     }
     assert counted == {
-        f"{label}: {way}": (COUNTS[label],) * 2 for label in COUNTS for way in (ALONE, TOGETHER)
+        f"{label}: {way}": (COUNTS[label],) * 2
+        for label in COUNTS
+        for way in (ALONE, TOGETHER, ALIKE)
     }
 
 
