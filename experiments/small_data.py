@@ -17,6 +17,10 @@ CHANGES = (
     "no augmentation: augmentations= augmentation_target=0",
     "always augmented: augmentation_probability=1 augmentation_target=0",
     "exposure too: augmentations=brightness,contrast,translation,cutout",
+    "no R1: penalty=none",
+    "D normalized: discriminator_normalization=batch",
+    "weights of N(0, 0.02): convention=pytorch",
+    "rates 0.0002: generator_learning_rate=0.0002 discriminator_learning_rate=0.0002",
     "no minibatch stddev: minibatch_stddev=false",
     "no ways around: residual=false",
     "no EMA: ema_half_life=0",
@@ -25,6 +29,13 @@ CHANGES = (
 )
 
 BEFORE = (
+    "discriminator_normalization=batch",
+    "convention=pytorch",
+    "penalty=none",
+    "penalty_weight=10",
+    "penalty_interval=1",
+    "generator_learning_rate=0.0002",
+    "discriminator_learning_rate=0.0002",
     "batch_size=32",
     "augmentation_probability=1",
     "augmentation_target=0",
