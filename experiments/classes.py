@@ -3,7 +3,7 @@
     python -m experiments.classes --data films/ --out runs/classes --scale small --seeds 0,1,2
 
 A conditional GAN sees as many images as the others together, so both cost the same: each class as
-often as its films are many, or all classes alike.
+often as its films are many, and, where one has twice as many as another, all classes alike too.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ def cells(setting: Setting):
             )
         # What was asked for by --set is of one class.
         common = {"conditional": True, "training_images": sum(seen.values())}
-        for kind, run, balanced in ((TOGETHER, "together", False), (ALIKE, "alike", True)):
+        ways = [(TOGETHER, "together", False)]
+        if max(counts[label] for label in labels) >= 2 * min(counts[label] for label in labels):
+            ways.append((ALIKE, "alike", True))
+        for kind, run, balanced in ways:
             for label in labels:
                 yield Cell(
                     f"{label}-{run}-seed-{seed}",
