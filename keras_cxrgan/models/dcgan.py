@@ -15,6 +15,9 @@ how a GAN starts:
 |---|---|---|---|---|
 | `pytorch` | N(0, 0.02) | N(1, 0.02) | 0.9, 1e-5 | none |
 | `keras` | Glorot uniform | 1 | 0.99, 1e-3 | yes, zero at first |
+
+N(0, 0.02) relies on the normalization after it: in a network without any, each layer shrinks what
+passes through, and a discriminator learns next to nothing (experiments/results, "Few films").
 """
 
 from __future__ import annotations
