@@ -67,11 +67,14 @@ def training_batches(
         streams = len(classes)
         # Where `start` images have come from all classes, so many have from each.
         starts = [(start + streams - 1 - turn) // streams for turn in range(streams)]
-        orders = [_order(*each, seed, streams) for each in zip(classes, starts, range(streams))]
+        orders = [
+            _order(places, first, seed, stream, streams)
+            for stream, (places, first) in enumerate(zip(classes, starts))
+        ]
         turns = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda p: p % streams)
         order = tf.data.Dataset.choose_from_datasets(orders, turns)
     else:
-        order = _order(np.arange(count), start, 0, seed)
+        order = _order(np.arange(count), start, seed)
     placed = order.enumerate(start=start)
     batches = placed.batch(batch_size, drop_remainder=True)
     read = _reader(images)
@@ -87,7 +90,7 @@ def training_batches(
     return batches.map(deliver, num_parallel_calls=2).prefetch(2).with_options(options)
 
 
-def _order(places, start, stream, seed, streams=1):
+def _order(places, start, seed, stream=0, streams=1):
     """Return the endless order of some images from position `start` on, pass after pass."""
     count = len(places)
 
