@@ -91,6 +91,7 @@ MAY_IMPORT = {
             "training.losses",
             "training.means",
             "training.noise",
+            "training.runtime",
             "models.layers",
         },
         {"tensorflow", "keras"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -43,13 +44,14 @@ class UpsampleConv2D(keras.layers.Layer):
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, inputs):
-        # Not ops.flip, which fails for two axes in Keras 3.9.
-        flipped = ops.convert_to_tensor(self.kernel)[::-1, ::-1]
-        kernel = sum(
-            ops.pad(flipped, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0)))
-            for row in (0, 1)
-            for column in (0, 1)
-        )
+        size = self.kernel_size
+        # Along an axis, number i of the flipped sum over shifts has the taps size - 1 - i and the
+        # next. One small matrix product; flips and paddings would take longer than it all saves.
+        taps = np.add.outer(np.arange(size + 1), np.arange(size))
+        shifts = np.isin(taps, (size - 1, size)).astype("float32")
+        kernel = ops.reshape(self.kernel, (size * size, -1))
+        kernel = ops.matmul(ops.cast(np.kron(shifts, shifts), kernel.dtype), kernel)
+        kernel = ops.reshape(kernel, (size + 1, size + 1, -1, self.filters))
         # A transposed convolution takes its kernel as (height, width, output, input).
         outputs = ops.conv_transpose(
             inputs, ops.transpose(kernel, (0, 1, 3, 2)), strides=2, padding="same"

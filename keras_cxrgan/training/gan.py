@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cxrgan.models.layers import FadeIn
-from keras_cxrgan.training import augmentation, losses
+from keras_cxrgan.training import augmentation, losses, runtime
 from keras_cxrgan.training.means import RunningMean, move_towards, shared_variable
 from keras_cxrgan.training.noise import class_of, draw_latents, indexed_latents
 
@@ -160,11 +160,6 @@ class GAN(keras.Model):
                 raise ValueError(f"{name} must be 1 or more, got {number}")
         if not augmentations and (augmentation_target or consistency_weight):
             raise ValueError("augmentation_target and consistency_weight need augmentations")
-        if penalty and any(layer.compute_dtype != "float32" for layer in self.discriminator.layers):
-            raise ValueError(
-                f"penalty {penalty} needs a discriminator that computes in float32 (squared"
-                " gradients lose their digits below it); build it under the float32 policy"
-            )
         super().compile(optimizer=None, **kwargs)
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
@@ -310,10 +305,12 @@ class GAN(keras.Model):
             return self._judge(images, labels, training=not lazy)
 
         def compute():
-            if self.penalty == "r1":
-                return losses.r1_penalty(discriminator, real_images)
-            mixing = self._draw(_MIXING, index, tf.shape(real_images)[0], (1, 1, 1), "unit")
-            return losses.gradient_penalty(discriminator, real_images, fake_images, mixing)
+            # Squares of gradients lose their digits in bfloat16.
+            with runtime.in_float32(self.discriminator):
+                if self.penalty == "r1":
+                    return losses.r1_penalty(discriminator, real_images)
+                mixing = self._draw(_MIXING, index, tf.shape(real_images)[0], (1, 1, 1), "unit")
+                return losses.gradient_penalty(discriminator, real_images, fake_images, mixing)
 
         if not lazy:
             return *compute(), 1.0

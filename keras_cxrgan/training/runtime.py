@@ -193,3 +193,16 @@ def dtype_policy(name: str):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def in_float32(network: keras.Model):
+    """Let a network built under any precision compute in float32, with the weights it has."""
+    before = [(layer, layer.dtype_policy) for layer in (network, *network.layers)]
+    for layer, _ in before:
+        layer.dtype_policy = "float32"
+    try:
+        yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy

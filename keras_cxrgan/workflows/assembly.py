@@ -171,8 +171,6 @@ def build_networks(
             synchronized=synchronized,
             **shared,
         )
-    # A penalty squares gradients of the discriminator, which reduced precision cannot hold.
-    with runtime.dtype_policy("float32" if recipe.penalty != "none" else recipe.precision):
         discriminator = build_discriminator(
             recipe.image_size,
             recipe.channels,
