@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from keras_cxrgan.cli import main
 from keras_cxrgan.data.images import decode, write_png
 
 ROOT = Path(__file__).parents[1]
@@ -307,10 +309,10 @@ def test_stdout_is_pure_json_and_stderr_only_progress(finished):
 
 
 def test_verbose_brings_tensorflows_messages_back(finished, tmp_path):
-    generate = ["generate", finished[0], "-n", 1, "--out"]
-    status, _, quiet = finish(start(*generate, tmp_path / "quiet"))
-    assert (status, error_lines(quiet)) == (0, [])
-    status, _, loud = finish(start(*generate, tmp_path / "loud", "-v"))
+    run, _, quiet = finished
+    assert error_lines(quiet) == []
+    command = ["generate", run, "-n", 1, "--out", tmp_path / "loud", "-v"]
+    status, _, loud = finish(start(*command))
     assert status == 0 and error_lines(loud)
 
 
@@ -363,8 +365,8 @@ def test_the_saved_model_needs_no_keras_and_gives_the_images_of_generate(finishe
     status, _, err = finish(process)
     assert status == 0, err
     images = np.load(tmp_path / "images.npy")
-    generate = ["generate", run, "-n", 4, "--seed", 7, "--out", tmp_path / "images"]
-    assert finish(start(*generate))[0] == 0
+    command = ["generate", str(run), "-n", "4", "--seed", "7", "--out", str(tmp_path / "images")]
+    assert CliRunner().invoke(main, command).exit_code == 0
     files = sorted((tmp_path / "images").glob("*.png"))
     expected = np.stack([decode(path.read_bytes()) for path in files])[..., np.newaxis]
     assert images.dtype == np.uint8 and images.shape == expected.shape == (4, 32, 32, 1)
