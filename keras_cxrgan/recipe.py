@@ -247,8 +247,8 @@ RECIPES: dict[str, Recipe] = {
         # the networks learn faster without. Batch normalization blinds a discriminator to how dark
         # a batch is, and corners come out black; without it, it needs weights that keep the size of
         # what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it, at five times the
-        # tutorial's learning rates. Small batches are many updates. Ways around blocks and the
-        # batch's own variety bring variety.
+        # tutorial's learning rates. Small batches are many updates. Ways around blocks bring
+        # variety; that showing the batch's own does too has not been shown since.
         Recipe(
             name="small_data",
             summary="for 50 to 5,000 films: what the discriminator sees is shifted and cut out",
