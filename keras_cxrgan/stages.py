@@ -73,6 +73,8 @@ def wrong_growth(recipe) -> list[str]:
         )
     if recipe.discriminator_dropout:
         wrong.append("discriminator_dropout has no place in networks that grow; leave it out")
+    if recipe.fade_in and recipe.residual:
+        wrong.append("fade_in has no place in networks with ways around (residual); leave one out")
     if recipe.stages and recipe.training_images:
         wrong.append("training_images has no place in a recipe with stages; set stage_epochs")
     if recipe.growth_start == "former_image":
@@ -102,6 +104,10 @@ def _wrong_start(recipe) -> list[str]:
         f"growth_width of {maps} or more, a plus and a minus map for each channel;"
         f" got {recipe.growth_width}": min(recipe.growth_width, default=maps) < maps,
         "fade_in=0, for nothing is there to fade in": recipe.fade_in,
+        "residual=false, for ways around the blocks add to the image": recipe.residual,
+        "discriminator_spectral=false, for it scales what carries the image": (
+            recipe.discriminator_spectral
+        ),
         "kernels of 2 pixels or more; set generator_kernel_size and discriminator_kernel_size": min(
             recipe.generator_kernel_size, recipe.discriminator_kernel_size
         )

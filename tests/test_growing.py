@@ -296,12 +296,19 @@ def test_accumulation_over_replicas_is_refused(folder):
         ({"generator_normalization": "instance"}, "needs generator_normalization=batch or none"),
         ({"discriminator_normalization_affine": False}, "needs discriminator_normalization_affine"),
         ({"discriminator_kernel_size": 1}, "needs kernels of 2 pixels or more"),
+        ({"residual": True}, "needs residual=false"),
+        ({"discriminator_spectral": True}, "needs discriminator_spectral=false"),
     ],
 )
 def test_a_start_that_cannot_be_is_refused_in_one_line(changes, message):
     with pytest.raises(ValueError, match=f"growth_start=former_image {message}") as error:
         TINY.override(**{"fade_in": 0, "growth_start": "former_image", **changes})
     assert "\n" not in str(error.value)
+
+
+def test_ways_around_blocks_and_fading_in_are_refused_before_the_first_stage():
+    with pytest.raises(ValueError, match="fade_in has no place in networks with ways around"):
+        TINY.override(residual=True, fade_in=5)
 
 
 def test_a_start_is_of_networks_that_grow():

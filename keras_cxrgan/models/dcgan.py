@@ -142,7 +142,8 @@ def build_generator(
             x = double(x, maps[side], f"convolution_{side}")
             if residual:
                 skip = _to_maps(layers.Conv2D, start, maps[side], side)
-                start = x = layers.Add()([x, layers.UpSampling2D(2)(skip)])
+                enlarged = layers.UpSampling2D(2)(skip)
+                start = x = layers.Add(name=f"around_{side}")([x, enlarged])
             x = normalize_and_activate(x, side, normalization)
     images = to_image(double(x, channels, "image_convolution"), "images")
     if former is not None:
@@ -231,7 +232,8 @@ def build_discriminator(
         if residual:
             if block > 0:
                 skip = layers.AveragePooling2D(2)(start)
-                x = layers.Add()([x, _to_maps(convolution, skip, maps[side], side)])
+                skip = _to_maps(convolution, skip, maps[side], side)
+                x = layers.Add(name=f"around_{side}")([x, skip])
             start = x
         if normalization and block > 0:
             x = _normalization(

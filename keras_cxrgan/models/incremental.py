@@ -48,8 +48,9 @@ def transfer(
             in training: latents, or real images in [-1, 1] of the former size.
 
     Raises `ValueError` when `grown` is no growth of `previous`, or cannot carry its image: that
-    takes two maps for each channel in every block, kernels of 2 or more pixels, a learnt scale and
-    offset in each normalization, and no instance normalization in the generator.
+    takes two maps for each channel in every block, kernels of 2 or more pixels, no ways around the
+    blocks, no spectral normalization, a learnt scale and offset in each normalization, and no
+    instance normalization in the generator.
 
     Example:
         >>> small = build_generator(64, grown_from=64, width=8)
@@ -147,6 +148,10 @@ def _check_can_carry(grown, way, channels, normalizations, generates, batches) -
             f"a block has {narrowest} maps and a plus and a minus image need {2 * channels}"
             f" (growth_width={2 * channels} or more)"
         )
+    elif any(layer.name.startswith("around_") for layer in grown.layers):
+        problem = "ways around its blocks add other maps to the image's (residual=False)"
+    elif any(layer.non_trainable_weights for layer in way):
+        problem = "spectral normalization scales what carries the image (spectral=False)"
     elif any(layer.kernel_size in (1, (1, 1)) for layer in way):
         problem = "its kernels have 1 pixel (give 2 or more)"
     elif any(layer.gamma is None or layer.beta is None for layer in normalizations):

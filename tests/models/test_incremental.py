@@ -331,6 +331,17 @@ def test_gradients_reach_every_new_weight_after_a_step(build):
         (tiny_generator, {"channels": 3}, "3 maps .* need 6 .growth_width=6 or more"),
         (tiny_generator, {"normalization": "instance"}, "takes each image's brightness"),
         (tiny_generator, {"kernel_size": 1}, "its kernels have 1 pixel"),
+        (tiny_generator, {"residual": True}, "ways around its blocks"),
+        (
+            lambda size, **o: build_discriminator(size, **TINY, **o),
+            {"residual": True},
+            "ways around its blocks",
+        ),
+        (
+            lambda size, **o: build_discriminator(size, **TINY, **o),
+            {"spectral": True},
+            "spectral normalization scales",
+        ),
         (tiny_generator, {}, "needs batches of what the former network takes"),
         (
             lambda size, **o: build_discriminator(size, **TINY, **o),
