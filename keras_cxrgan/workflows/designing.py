@@ -185,17 +185,19 @@ def plan_study(
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         raise ValueError(f"--arms has no {unknown[0]!r}: choose of {', '.join(ARMS)}")
-    for option, values, low, high in (
-        ("--sizes", sizes, 0, 1), ("--ratios", ratios, 0, 1000), ("--seeds", seeds, -1, 2**32),
-        ("--steps", [steps], 0, 10**9), ("--batch-size", [batch_size], 0, 10**6),
-        ("--learning-rates", learning_rates, 0, 10), ("--gan-images", [gan_images or 1], 0, 10**12),
-    ):  # fmt: skip
-        wrong = [value for value in values if not low < value <= high]
+    for option, values, low, high, needed in (
+        ("--sizes", sizes, 1e-9, 1, "different shares above 0, up to 1 (100%)"),
+        ("--ratios", ratios, 1e-9, 1000, "different numbers above 0, up to 1,000"),
+        ("--seeds", seeds, 0, 2**32 - 1, "different whole numbers from 0 to 4,294,967,295"),
+        ("--steps", [steps], 1, 10**9, "1 or more"),
+        ("--batch-size", [batch_size], 1, 10**6, "1 to 1,000,000"),
+        ("--learning-rates", learning_rates, 1e-12, 10, "different numbers above 0, up to 10"),
+        ("--gan-images", [gan_images or 1], 1, 10**12, "1 or more"),
+    ):
+        wrong = [value for value in values if not low <= value <= high]
         if not values or wrong or len(set(values)) < len(values):
-            raise ValueError(
-                f"{option} needs different values above {low:g}, up to {high:g}:"
-                f" got {', '.join(map(str, values)) or 'none'}"
-            )
+            got = ", ".join(f"{value:.12g}" for value in values) or "none"
+            raise ValueError(f"{option} needs {needed}: got {got}")
     if classifier not in CLASSIFIERS and not Path(classifier).is_file():
         raise ValueError(f"--classifier {classifier} is neither cnn, inception, nor a .keras file")
     for option, name, known in (
