@@ -13,6 +13,7 @@ from keras_cxrgan.study.fitting import fit_classifier, predict, predict_in_train
 from keras_cxrgan.study.protocols import PROTOCOLS
 from keras_cxrgan.workflows import studying, supplying
 from keras_cxrgan.workflows.designing import plan_study
+from keras_cxrgan.workflows.recognising import recognise
 from keras_cxrgan.workflows.replicating import score_of
 from keras_cxrgan.workflows.splitting import split
 
@@ -184,6 +185,28 @@ def test_gan_even_adds_images_of_the_smaller_classes_alone(manifest, network, tm
     assert real[0] < real[1]
     assert np.bincount(labels).tolist() == [real[1], real[1]]
     assert len(shown) == 2 * real[1]
+
+
+def test_evening_out_trains_no_gan_of_the_largest_class(manifest, network, tmp_path):
+    options = {"classifier": network, "fields": TINY, "seeds": (0,), "steps": 3}
+    even = plan_study(manifest, tmp_path / "even", arms=("gan-even",), **options)
+    both = plan_study(manifest, tmp_path / "both", arms=("gan-even", "gan-only"), **options)
+    assert [name for _, name in even.trainings] == ["covid"]
+    assert [name for _, name in both.trainings] == ["covid", "normal"]
+    cell, _ = even.trainings[0]
+    blocks = supplying.generated(even, cell, [0, 0])
+    assert [block.shape for block in blocks] == [(0, 32, 32)] * 2
+    assert not (tmp_path / "even").exists()
+    asked = []
+
+    def make(study, cell, counts, report=None):
+        asked.append(counts)
+        return noise(study, cell, counts, report)
+
+    images = studying._load(even.films, even.recipe)
+    (labels,) = recognise(even, images, make)
+    assert asked[0][0] > 0 and asked[0][1] == 0
+    assert sum(labels["generated"][1]) == 0 and sum(labels["real"][1]) > 0
 
 
 def test_a_protocol_sets_what_is_not_given(manifest, tmp_path):

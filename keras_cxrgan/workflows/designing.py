@@ -23,7 +23,13 @@ from keras_cxrgan.workflows.dividing import (
     read_external,
     read_films,
 )
-from keras_cxrgan.workflows.supplying import ARMS, BASELINE, CLASSIC, check_unseen
+from keras_cxrgan.workflows.supplying import (
+    ARMS,
+    BASELINE,
+    CLASSIC,
+    added_counts,
+    check_unseen,
+)
 
 CELL, PREDICTIONS, MEASURED = "cell.json", "predictions.csv", "measured.json"
 INCEPTION_RATE = 0.1  # of the learning rate: what so deep a network stands from scratch
@@ -116,8 +122,25 @@ class Study:
         if self.generators:
             return ()
         cells = {cell.training: cell for cell in self.cells if ARMS[cell.arm].generated}
-        names = self.films.classes[:1] if self.recipe.conditional else self.films.classes
-        return tuple(itertools.product(cells.values(), names))
+        return tuple(
+            (cell, name)
+            for cell in cells.values()
+            for name in self.made_classes(cell)[: 1 if self.recipe.conditional else None]
+        )
+
+    def made_classes(self, cell: Cell) -> tuple[str, ...]:
+        """Return the classes that the GANs of a cell are to make.
+
+        Where an arm only evens the classes out, nobody waits for a GAN of the largest.
+        """
+        if self.generators or self.recipe.conditional:
+            return self.films.classes
+        counts = [
+            added_counts(self, other)
+            for other in self.cells
+            if other.training == cell.training and ARMS[other.arm].generated
+        ]
+        return tuple(name for name, *some in zip(self.films.classes, *counts) if any(some))
 
     def gan_run(self, cell: Cell, name: str) -> Path:
         """Return the run of a cell's GAN of a class."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_cxrgan.evaluation.report import Table
 from keras_cxrgan.workflows.designing import Study, classifier_of, decides
-from keras_cxrgan.workflows.dividing import check_apart, choose
+from keras_cxrgan.workflows.dividing import check_apart, choose, count_classes
 from keras_cxrgan.workflows.presenting import write
 from keras_cxrgan.workflows.supplying import ARMS, Maker
 
@@ -42,7 +42,8 @@ def recognise(study: Study, images: np.ndarray, make: Maker, report=None) -> lis
         seen, _ = study.chosen(cell)
         fitted, validating = choose(study.films, replace(part, training=part.test), 1.0)
         check_apart(study.films, [*fitted, *validating], seen)
-        counts = [int(np.sum(truth[seen] == n)) for n in range(len(study.films.classes))]
+        films = zip(study.films.classes, count_classes(study.films, seen))
+        counts = [count if name in study.made_classes(cell) else 0 for name, count in films]
         made = make(study, cell, counts, report)
         network, facts = classifier_of(study)
         model, _ = fit_classifier(

@@ -12,7 +12,12 @@ import numpy as np
 from keras_cxrgan.data.augmentation import ClassicAugmentation
 from keras_cxrgan.data.manifest import write_manifest
 from keras_cxrgan.workflows.describing import Stopped
-from keras_cxrgan.workflows.dividing import Part, crossed_films, training_entries
+from keras_cxrgan.workflows.dividing import (
+    Part,
+    count_classes,
+    crossed_films,
+    training_entries,
+)
 
 if TYPE_CHECKING:
     from keras_cxrgan.workflows.designing import Cell, Study
@@ -76,8 +81,7 @@ def supply(
     labels = np.array(study.films.labels)[fitted]
     parts, numbers = ([images[fitted]], [labels]) if arm.real else ([], [])
     if arm.copies or arm.generated:
-        films = np.bincount(labels, minlength=len(study.films.classes)).tolist()
-        counts = [max(films) - n if arm.even else round(cell.ratio * n) for n in films]
+        counts = added_counts(study, cell)
         if arm.copies:
             added = [
                 images[np.resize(np.array(fitted)[labels == number], count)]
@@ -98,20 +102,30 @@ def supply(
     return np.concatenate(parts), labels, options
 
 
+def added_counts(study: Study, cell: Cell) -> list[int]:
+    """Return how many images of each class the arm of a cell adds."""
+    films = count_classes(study.films, study.chosen(cell)[0])
+    return [max(films) - n if ARMS[cell.arm].even else round(cell.ratio * n) for n in films]
+
+
 def generated(study: Study, cell: Cell, counts: Sequence[int], report=None) -> list[np.ndarray]:
     """Return generated images of each class, of GANs trained inside the part; see `Maker`.
+
+    A class of which no image is asked for needs no GAN.
 
     Images are those of the cell's seed. Raises `ValueError` when a GAN saw the tested films.
     """
     from keras_cxrgan.workflows.producing import load_generator, sampled
 
-    images = []
+    images, size = [], study.recipe.image_size
     for number, (name, count) in enumerate(zip(study.films.classes, counts)):
+        if not count:
+            images.append(np.empty((0, size, size), np.uint8))
+            continue
         run = generator_of(study, cell, name, report)
         check_unseen(study, study.part(cell), run)
         generator, card = load_generator(run)
         label = list(card["classes"]).index(name) if card.get("classes") else None
-        size = study.recipe.image_size
         if card["images"]["shape"][0] != size:
             raise ValueError(
                 f"{run} makes images of {card['images']['shape'][0]} pixels and the study is of"
@@ -121,8 +135,7 @@ def generated(study: Study, cell: Cell, counts: Sequence[int], report=None) -> l
         seed = cell.seed * len(counts) + number
         made = [block for _, block in sampled(generator, card, count, seed, label=label)]
         # Grey three times, where a recipe has three channels.
-        made = np.rint(np.concatenate(made).mean(axis=-1)) if made else np.empty((0, size, size))
-        images.append(made.astype(np.uint8))
+        images.append(np.rint(np.concatenate(made).mean(axis=-1)).astype(np.uint8))
     return images
 
 
