@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
         "small": {
             "recipe": {"width": 32},
             "phantom": {"covid": 69, "normal": 79, "pneumonia_bac": 79, "pneumonia_vir": 79},
-            "study": {"folds": 5, "seeds": 5, "batch_size": 64},
+            "study": {"folds": 3, "seeds": 5, "steps": 300, "batch_size": 64},
         },
         "paper": {
             "recipe": {},

@@ -11,8 +11,6 @@ from keras_cxrgan.workflows import reproducing, restudying
 from keras_cxrgan.workflows.reproducing import Experiment
 
 PROTOCOL = PROTOCOLS["ng2023"]
-FOLDS = 5
-
 EXPERIMENT = Experiment(
     name="ng2023_study",
     citation=CITATION,
@@ -39,12 +37,12 @@ EXPERIMENT = Experiment(
         "small": {
             "recipe": {"width": 16, "batch_size": 32, "epochs": 350},
             "phantom": {"covid": 120, "normal": 250, "pneumonia": 250},
-            "study": {"folds": FOLDS, "seeds": 5, "steps": 600, "classifier": "cnn"},
+            "study": {"folds": 3, "seeds": 5, "steps": 250, "classifier": "cnn"},
         },
         "paper": {
             "recipe": {},
             "phantom": {"covid": 1000, "normal": 2000},
-            "study": {"folds": FOLDS, "seeds": 5},
+            "study": {"folds": 5, "seeds": 5},
         },
     },
 )  # fmt: skip

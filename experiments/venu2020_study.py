@@ -34,7 +34,7 @@ EXPERIMENT = Experiment(
         "small": {
             "recipe": {"width": 16, "batch_size": 16, "epochs": 200},
             "phantom": {"normal": 120, "pneumonia": 400},
-            "study": {"folds": 3, "seeds": 5, "steps": 300},
+            "study": {"folds": 3, "seeds": 5, "steps": 150},
         },
         "paper": {
             "recipe": {},

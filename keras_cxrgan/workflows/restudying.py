@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from keras_cxrgan.data.manifest import is_manifest
 from keras_cxrgan.data.sources import named_split
 from keras_cxrgan.evaluation.report import Table
 from keras_cxrgan.workflows.describing import Cell, Setting
+from keras_cxrgan.workflows.designing import CELL, PREDICTIONS, Study, finished
 from keras_cxrgan.workflows.presenting import Page, complete
 
 # Of a scale: its options of `plan_study`, the number of "seeds", and the "folds" that are made of
@@ -59,11 +62,25 @@ def run_paper_study(cell: Cell, folder: Path, setting: Setting) -> dict:
     plan = studying.plan_study(
         cell.data, folder, classes=cell.classes, report=setting.report, **options
     )
+    _take_over(plan, folder.parent.glob(f"{folder.name.partition('-')[0]}-*"))
     written = studying.run_study(plan, setting.report)
     if written["failed"]:
         raise ValueError(f"failed: {', '.join(written['failed'])} (see {folder / 'results.md'})")
     kept = ("study", "answer", "limits", "wrong", "left_open", "tables", "figures")
     return {"films": len(plan.films.records)} | {name: written[name] for name in kept}
+
+
+def _take_over(plan: Study, others: Iterable[Path]) -> None:
+    """Copy the cells that another row's study has complete: those without a GAN are the same."""
+    for other in others:
+        there = replace(plan, out=other)
+        for cell in plan.cells:
+            if other == plan.out or finished(plan, cell) or not finished(there, cell):
+                continue
+            source, target = (study.out / "cells" / cell.name for study in (there, plan))
+            target.mkdir(parents=True, exist_ok=True)
+            for name in (PREDICTIONS, CELL):  # the one that says it is complete comes last
+                shutil.copyfile(source / name, target / name)
 
 
 def present_studies(setting: Setting, results: list[dict]) -> Page:
