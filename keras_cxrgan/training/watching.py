@@ -1,7 +1,9 @@
-"""Watch a run for the two ways in which GANs fail silently: collapse, and a discriminator that won.
+"""Watch a run for the ways in which GANs fail silently: collapse, a lost game, an explosion.
 
-Neither stops the losses from looking healthy. Collapse shows in the images themselves: those of
-different latents come to resemble each other. A discriminator that has won shows in its scores.
+The losses may look healthy all the while. Collapse shows in the images themselves: those of
+different latents come to resemble each other. A discriminator that has won shows in its scores. An
+explosion is over within a few steps, after which the losses come down and the images do not
+recover: it shows in the gradients of one tick.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from keras_cxrgan.training import losses
 
 COLLAPSED = 0.25  # of the real films' distance
 WON = 0.98  # real score minus fake score, both probabilities
+EXPLODED = 100.0  # times the median gradient norm of the ticks before; healthy runs stay below 25
+FEWEST_TICKS = 20  # of which a median is taken
 PATIENCE = 5  # looks or ticks in a row that must agree
 # Images seen from the first to the last of them, at least. Every run begins like a failed one: a
 # narrow DCGAN on 70 films recovered by itself after 21,000 images.
@@ -88,6 +92,7 @@ class WatchCollapse(keras.callbacks.Callback):
         self.interval = max(1, interval)
         self.warnings = []
         self.collapsed, self.won = _Lasting(), _Lasting()
+        self.exploded, self.norms = False, []
 
     def on_train_begin(self, logs=None):
         self.next = self._after(int(self.model.images_seen.numpy()))
@@ -95,6 +100,7 @@ class WatchCollapse(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         seen = logs["images_seen"]
         self._watch_scores(logs, seen)
+        self._watch_gradients(logs["discriminator_gradient_norm"], seen)
         if seen >= self.next:
             self._look(logs, seen)
             self.next = self._after(seen)
@@ -129,6 +135,20 @@ class WatchCollapse(keras.callbacks.Callback):
                 " weaken it: a penalty (--set penalty=r1) or a lower learning rate"
                 " (--set discriminator_learning_rate=0.0001)"
             )
+
+    def _watch_gradients(self, norm, seen):
+        if not math.isfinite(norm):
+            return  # of float16, whose loss scale is still looked for; else `StopOnNonFinite` stops
+        usual = np.median(self.norms) if len(self.norms) >= FEWEST_TICKS else math.inf
+        if usual and norm > EXPLODED * usual and not self.exploded:
+            self.exploded = True
+            self._warn(
+                f"the training has exploded: at {seen:,} images seen the discriminator's gradient"
+                f" was {norm / usual:,.0f} times as large as it uses to be, which spoils images for"
+                " long. Train anew with a shorter memory of gradients (--set beta_2=0.99), lower"
+                " learning rates, or --evaluate-every, which keeps the best generator"
+            )
+        self.norms.append(norm)
 
     def _warn(self, line):
         self.warnings.append(line)

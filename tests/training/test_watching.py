@@ -10,8 +10,9 @@ from keras_cxrgan.training import callbacks
 from keras_cxrgan.training.gan import GAN
 from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
 
-HEALTHY = {"real_score": 0.7, "fake_score_before": 0.3}
-LOST = {"real_score": 0.995, "fake_score_before": 0.005}
+HEALTHY = {"real_score": 0.7, "fake_score_before": 0.3, "discriminator_gradient_norm": 8.0}
+LOST = HEALTHY | {"real_score": 0.995, "fake_score_before": 0.005}
+EXPLODED = HEALTHY | {"discriminator_gradient_norm": 2000.0}
 
 
 class Scripted:
@@ -119,6 +120,25 @@ def test_a_discriminator_that_wins_only_at_times_is_not_warned_of(watch):
 def test_raw_scores_of_a_critic_are_not_taken_for_probabilities():
     watch = watching(Scripted("wasserstein"))
     run(watch, 20, dict(LOST, real_score=40.0, fake_score_before=-40.0))
+    assert watch.warnings == []
+
+
+def test_an_explosion_of_one_tick_is_warned_of_once(watch):
+    run(watch, 30)
+    run(watch, 1, EXPLODED, start=30)
+    run(watch, 5, start=31)
+    run(watch, 1, EXPLODED, start=36)
+    (line,) = watch.warnings
+    assert "exploded: at 93,000 images seen" in line
+    assert "gradient was 250 times as large as it uses to be" in line
+    assert "--set beta_2=0.99" in line
+
+
+def test_large_gradients_at_the_start_and_a_few_times_the_usual_are_no_explosion(watch):
+    run(watch, 10, EXPLODED)
+    run(watch, 40, start=10)
+    run(watch, 1, HEALTHY | {"discriminator_gradient_norm": 180.0}, start=50)
+    run(watch, 1, HEALTHY | {"discriminator_gradient_norm": np.inf}, start=51)
     assert watch.warnings == []
 
 
