@@ -26,6 +26,7 @@ CHANGES = (
     "no EMA: ema_half_life=0",
     "batches of 32: batch_size=32",
     "constant rates: rate_decay=0",
+    "long memory: beta_2=0.999",
 )
 
 BEFORE = (
@@ -36,6 +37,7 @@ BEFORE = (
     "penalty_interval=1",
     "generator_learning_rate=0.0002",
     "discriminator_learning_rate=0.0002",
+    "beta_2=0.999",
     "batch_size=32",
     "augmentation_probability=1",
     "augmentation_target=0",
