@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_cxrgan.sharing.experiment_figures import _figure, _save, lines
+from keras_cxrgan.sharing.experiment_figures import _figure, _save
 
 BINS = 10
 COLOURS = {"helps": "#1f77b4", "hurts": "#c44e00"}  # where nothing was shown, grey
@@ -83,14 +83,45 @@ def reliability(panels: Sequence[tuple[str, np.ndarray, np.ndarray]], path: Path
 
 
 def learning_curve(
-    curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], path: Path
+    curves: Mapping[str, Sequence[tuple[float, Sequence[float]]]], path: Path, baseline: str
 ) -> Path:
-    """Write a PNG of each row's mean score over the share of the training films, in percent."""
+    """Write a PNG of each row's scores, as shares, over the share of the training films, in percent.
+
+    A panel for each row, with the baseline in grey behind it; bars are one standard deviation over
+    seeds, of other trainings.
+    """
+    names = [name for name in curves if name != baseline] or [baseline]
+    figure, axes = _panels(len(names), 2.4)
     drawn = {
-        name: ([size for size, _ in points], [float(np.mean(values)) for _, values in points])
+        name: [(size, 100 * np.mean(v), 100 * np.std(v, ddof=len(v) > 1)) for size, v in points]
         for name, points in curves.items()
     }
-    return lines([("", "balanced accuracy", drawn)], path, x="% of the training films")
+    ends = [
+        mean + sign * sd for points in drawn.values() for _, mean, sd in points for sign in (-1, 1)
+    ]
+    for axis, name in zip(axes, names):
+        for row, colour in ((baseline, "0.65"), (name, "#1f77b4")):
+            if drawn.get(row):
+                sizes, means, sds = zip(*drawn[row])
+                axis.errorbar(
+                    sizes,
+                    means,
+                    sds,
+                    color=colour,
+                    linewidth=1.1,
+                    marker="o",
+                    markersize=3,
+                    capsize=2,
+                )
+        axis.set_xticks(sorted({size for points in drawn.values() for size, *_ in points}))
+        axis.set_ylim(min(ends) - 1, max(ends) + 1)
+        axis.set_title(
+            name if name == baseline else f"{name} ({baseline}: grey)", fontsize=8, parse_math=False
+        )
+        axis.set_xlabel("% of the training films", fontsize=7)
+        axis.set_ylabel("balanced accuracy, %", fontsize=7)
+        axis.tick_params(labelsize=7)
+    return _save(figure, path)
 
 
 def _panels(count: int, side: float):

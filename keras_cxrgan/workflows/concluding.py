@@ -385,7 +385,7 @@ def _figures(study, blocks, drawn: dict[str, Predicted], name: str) -> list[tupl
                 values = [scores[SCORE] for scores in row["scores"]]
                 curves.setdefault(row["row"], []).append((100 * block["size"], values))
     if len(blocks) > 1 and curves:
-        study_figures.learning_curve(curves, study.out / f"sizes{end}.png")
+        study_figures.learning_curve(curves, study.out / f"sizes{end}.png", BASELINE)
         made.append((f"sizes{end}.png", f"Balanced accuracy over the training films, {SETS[name]}"))
     return made
 
