@@ -11,6 +11,7 @@ from keras_cxrgan.workflows import reproducing, restudying
 from keras_cxrgan.workflows.reproducing import Experiment
 
 PROTOCOL = PROTOCOLS["ng2023"]
+
 EXPERIMENT = Experiment(
     name="ng2023_study",
     citation=CITATION,

@@ -144,7 +144,7 @@ class WatchCollapse(keras.callbacks.Callback):
             self.exploded = True
             self._warn(
                 f"the training has exploded: at {seen:,} images seen the discriminator's gradient"
-                f" was {norm / usual:,.0f} times as large as it uses to be, which spoils images for"
+                f" was {norm / usual:,.0f} times as large as it used to be, which spoils images for"
                 " long. Train anew with a shorter memory of gradients (--set beta_2=0.99), lower"
                 " learning rates, or --evaluate-every, which keeps the best generator"
             )

@@ -62,7 +62,7 @@ def run_paper_study(cell: Cell, folder: Path, setting: Setting) -> dict:
     plan = studying.plan_study(
         cell.data, folder, classes=cell.classes, report=setting.report, **options
     )
-    _take_over(plan, folder.parent.glob(f"{folder.name.partition('-')[0]}-*"))
+    _take_over(plan, folder.parent.glob("study-*"))
     written = studying.run_study(plan, setting.report)
     if written["failed"]:
         raise ValueError(f"failed: {', '.join(written['failed'])} (see {folder / 'results.md'})")

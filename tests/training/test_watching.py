@@ -130,7 +130,7 @@ def test_an_explosion_of_one_tick_is_warned_of_once(watch):
     run(watch, 1, EXPLODED, start=36)
     (line,) = watch.warnings
     assert "exploded: at 93,000 images seen" in line
-    assert "gradient was 250 times as large as it uses to be" in line
+    assert "gradient was 250 times as large as it used to be" in line
     assert "--set beta_2=0.99" in line
 
 
