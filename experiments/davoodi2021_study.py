@@ -2,7 +2,8 @@
 
     python -m experiments.davoodi2021_study --data manifest.csv --scale small
 
-The films of a manifest (cxrgan split) are divided as it says, others into folds by patient.
+A set that comes divided into train and test is taken so, a manifest (cxrgan split) as it says,
+others in folds by patient.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ EXPERIMENT = Experiment(
         "In the paper the GANs and the classifier of table 4a saw 1,000 fixed classic copies of each"
         " class; here classic augmentation is drawn anew for each batch, and GANs see the films.",
     ),
+    divides=True,
     scales={
         "smoke": {
             "recipe": {

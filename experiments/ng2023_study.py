@@ -24,6 +24,7 @@ EXPERIMENT = Experiment(
         "At scale small the classifier is the small CNN of Davoodi & Lo Giudice: InceptionV3 takes"
         " hours on two cores.",
     ),
+    divides=True,
     scales={
         "smoke": {
             "recipe": {

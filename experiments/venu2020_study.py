@@ -22,6 +22,7 @@ EXPERIMENT = Experiment(
         " shown more often, and weighted in the loss.",
     ),
     cannot_compare=("The paper publishes no score of a classifier.",),
+    divides=True,
     scales={
         "smoke": {
             "recipe": {

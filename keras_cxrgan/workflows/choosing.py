@@ -31,12 +31,12 @@ def choose_classes(source: str, classes: tuple[str, ...], fewest: int = 1) -> tu
     return (max(counts, key=counts.get),)
 
 
-def count_classes(source: str) -> dict[str, int]:
+def count_classes(source: str, split: str | None = None) -> dict[str, int]:
     """Return the number of films of each class of a source; films without one do not count."""
     from keras_cxrgan.data.sources import read_source
 
     counts: dict[str, int] = {}
-    for record in read_source(source)[0].records:
+    for record in read_source(source, split=split)[0].records:
         if record.label:
             counts[record.label] = counts.get(record.label, 0) + 1
     return counts

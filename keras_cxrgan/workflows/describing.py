@@ -27,6 +27,7 @@ class Experiment:
     scales: Mapping[str, Mapping]
     classes: tuple[str, ...] = ()  # trained on, where the given films have them; () = all
     fewest: int = 1  # films of `classes` below which the largest class given stands in for them
+    divides: bool = False  # trains on some films and tests on others: a study, not a training
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,14 @@ def read_films(
     return films, _parts(source, films, entries)
 
 
+def is_divided(source: str) -> bool:
+    """Return whether a source comes with folds, or with films to train on and to test on."""
+    splits = {record.split for record in read_source(source, split=ALL)[0].records}
+    return {"train", "test"} <= splits or (
+        len(splits) > 1 and all(_FOLD.fullmatch(name or "") for name in splits)
+    )
+
+
 def _as_published(source: str, classes: Sequence[str]) -> list[Entry]:
     """Return the films of a set that comes divided into train and test."""
     records = read_source(source, classes, ALL)[0].records

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from keras_cxrgan.data.sources import ALL
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.experiment_tables import flat_scores
 from keras_cxrgan.workflows.choosing import (
@@ -228,7 +229,9 @@ def check(setting: Setting) -> None:
     if not setting.seeds or len(set(setting.seeds)) < len(setting.seeds):
         raise ValueError(f"--seeds must be different whole numbers, got {setting.seeds}")
     setting.recipe()
-    if setting.data:
+    if setting.data and setting.experiment.divides:
+        count_classes(setting.data, ALL)  # films to test on are films, too
+    elif setting.data:
         setting.trained_on()
 
 

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from keras_cxrgan.data.manifest import is_manifest
-from keras_cxrgan.data.sources import named_split
 from keras_cxrgan.evaluation.report import Table
 from keras_cxrgan.workflows.describing import Cell, Setting
 from keras_cxrgan.workflows.designing import CELL, PREDICTIONS, Study, finished
+from keras_cxrgan.workflows.dividing import is_divided
 from keras_cxrgan.workflows.presenting import Page, complete
 
 # Of a scale: its options of `plan_study`, the number of "seeds", and the "folds" that are made of
-# films which are no manifest.
+# films which do not come divided.
 STUDY = "study"
 
 
@@ -57,8 +56,8 @@ def run_paper_study(cell: Cell, folder: Path, setting: Setting) -> dict:
     recipe = folder / "recipe.json"
     recipe.write_text(cell.recipe.to_json())
     options = {**cell.options, "recipe": str(recipe)}
-    if is_manifest(named_split(cell.data)[0]):
-        options["folds"] = None  # its own
+    if is_divided(cell.data):
+        options["folds"] = None  # as it comes
     plan = studying.plan_study(
         cell.data, folder, classes=cell.classes, report=setting.report, **options
     )

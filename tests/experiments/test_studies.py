@@ -10,6 +10,7 @@ import pytest
 
 from experiments import all as every
 from experiments import davoodi2021_study, ng2023_study, venu2020_study
+from keras_cxrgan.data.images import write_png
 from keras_cxrgan.study.protocols import PROTOCOLS
 from keras_cxrgan.workflows import reproducing, restudying, studying
 
@@ -132,6 +133,52 @@ def test_other_options_make_a_study_anew_and_the_same_ones_do_not(written, monke
     for each in cells(steps=4):
         reproducing.run_cell(each, setting)
     assert len(done) == 2
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory):
+    """Folder of films in folders train and test, with a folder a class in each."""
+    folder, random = tmp_path_factory.mktemp("divided"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for label in ("covid", "normal"):
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                film = random.integers(0, 256, (32, 32), dtype=np.uint8)
+                write_png(folder / split / label / f"{split}{index}.png", film)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("split", "parts"), [("", ["test"]), (":train", ["fold0", "fold1"])], ids=["set", "its train"]
+)
+def test_films_that_come_divided_are_taken_so(split, parts, divided, tmp_path, monkeypatch):
+    plans = []
+
+    def keep(plan, report=None):
+        plans.append(plan)
+        raise ValueError("planned")
+
+    monkeypatch.setattr(studying, "run_study", keep)
+    module = MODULES["davoodi2021_study"]
+    setting = reproducing.Setting(
+        module.EXPERIMENT,
+        tmp_path,
+        data=divided + split,
+        recipe_changes=SMALL[module.EXPERIMENT.name],
+    )
+    results = reproducing.reproduce(setting, module.cells, restudying.present_studies)
+    assert plans, results["findings"]
+    (plan,) = plans
+    assert [part.name for part in plan.parts] == parts
+    assert len(plan.films.records) == (24 if split else 32)
+
+
+def test_a_missing_folder_is_refused_before_anything_is_made(tmp_path):
+    module = MODULES["davoodi2021_study"]
+    setting = reproducing.Setting(module.EXPERIMENT, tmp_path / "out", data=str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match="gone"):
+        reproducing.reproduce(setting, module.cells, restudying.present_studies)
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_runs_them():
