@@ -97,6 +97,7 @@ class Recipe:
     label_smoothing: float = 0.0  # one-sided: real images are labelled 1 minus this
     penalty: str = "none"  # gradient_penalty (WGAN-GP) or r1, on the discriminator
     penalty_weight: float = 10.0
+    penalty_size: int = 0  # of r1: side at which penalty_weight holds, more pixels more; 0 = any
     penalty_interval: int = 1  # discriminator updates between two with a penalty
     critic_steps: int = 1  # discriminator updates for each generator update, each on fresh images
     augmentations: tuple[str, ...] = ()  # of all that the discriminator sees, real and generated
@@ -259,6 +260,7 @@ RECIPES: dict[str, Recipe] = {
             convention="keras",
             penalty="r1",
             penalty_weight=0.05,
+            penalty_size=64,
             penalty_interval=8,
             augmentations=("translation", "cutout"),
             augmentation_probability=0.0,

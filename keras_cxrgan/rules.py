@@ -44,6 +44,7 @@ NOT_NEGATIVE = (
     "clahe_clip_limit",
     "clahe_size",
     "penalty_weight",
+    "penalty_size",
     "grown_from",
     "previous_size",
     "fade_in",
@@ -145,6 +146,8 @@ def wrong_objective(recipe) -> list[str]:
             "penalty gradient_penalty needs a gradient for each image, and batch normalization"
             " mixes the images of a batch; set discriminator_normalization=instance"
         )
+    if recipe.penalty_size and recipe.penalty == "gradient_penalty":
+        wrong.append("penalty_size is of penalty r1; set penalty_size=0 with gradient_penalty")
     if recipe.accumulation > 0 and recipe.batch_size % recipe.accumulation:
         wrong.append(
             f"accumulation must divide batch_size = {recipe.batch_size}, got {recipe.accumulation}"

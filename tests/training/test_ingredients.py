@@ -8,8 +8,10 @@ import tensorflow as tf
 from keras_cxrgan import rules
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
+from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import augmentation, losses, runtime, state
 from keras_cxrgan.training.gan import GAN
+from keras_cxrgan.workflows.assembly import build_gan, penalty_weight
 
 ALL = tuple(augmentation.AUGMENTATIONS)
 
@@ -201,6 +203,35 @@ def test_consistency_keeps_the_images_and_asks_for_equal_answers(films):
     assert weak["discriminator_loss"] == pytest.approx(plain["discriminator_loss"], rel=1e-6)
     assert strong["discriminator_loss"][0] > plain["discriminator_loss"][0] + 1e-5
     assert strong["generator_loss"] == pytest.approx(plain["generator_loss"], rel=1e-6)
+
+
+def test_r1_holds_a_discriminator_as_much_at_every_size():
+    recipe = Recipe.load("small_data")
+    weights = tf.random.stateless_normal((32, 32, 1), seed=(0, 0))
+
+    def held(size):
+        """R1 of a discriminator that looks at the same 32x32 of an image of any size."""
+        images = tf.zeros((2, size, size, 1))
+        block = size // 32
+
+        def discriminator(images):
+            small = tf.nn.avg_pool2d(images, block, block, "VALID")
+            return tf.reduce_sum(small * weights, axis=[1, 2, 3])[:, None]
+
+        penalty, _ = losses.r1_penalty(discriminator, images)
+        return penalty_weight(recipe.override(image_size=size)) * float(penalty)
+
+    assert held(64) == pytest.approx(0.05 * float(tf.reduce_sum(weights**2)) / 2 / 4, rel=1e-5)
+    assert held(32) == pytest.approx(held(64), rel=1e-5)
+    assert held(256) == pytest.approx(held(64), rel=1e-5)
+
+
+def test_the_weight_of_a_penalty_reaches_the_gan_at_its_size():
+    recipe = Recipe.load("small_data").override(image_size=128, width=2, penalty_weight=0.5)
+    assert build_gan(recipe).penalty_weight == 2.0
+    assert build_gan(recipe.override(penalty_size=0)).penalty_weight == 0.5
+    with pytest.raises(ValueError, match="set penalty_size=0 with gradient_penalty"):
+        recipe.override(penalty="gradient_penalty", penalty_weight=10)
 
 
 @pytest.mark.parametrize(
