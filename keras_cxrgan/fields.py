@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 
 SPELLED = {
     "int": "a whole number",
@@ -33,7 +35,9 @@ def parse(name: str, value, annotation: str):
     (64, 128)
     """
     if item := _item(annotation):
-        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        items = value
+        if isinstance(value, str):
+            items = [part for part in value.strip("()").split(",") if part]
         if isinstance(items, (list, tuple)):
             return tuple(parse(name, part, item) for part in items)
     elif isinstance(value, str) and annotation != "str":
@@ -50,6 +54,33 @@ def parse(name: str, value, annotation: str):
     if not has_type(value, annotation):
         raise ValueError(f"{name} must be {SPELLED[annotation]}, got {value!r}")
     return value
+
+
+def spell(value) -> str:
+    """Return a value as text that `parse` reads.
+
+    >>> spell((64, 128)), spell(True), spell(0.5)
+    ('64,128', 'true', '0.5')
+    """
+    if isinstance(value, tuple):
+        return ",".join(map(spell, value)) or "()"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def meanings(cls) -> dict[str, dict[str, str]]:
+    """Return section -> field -> what it means, from the comments beside the fields of a class.
+
+    A section is a line of comment between them; fields before the first are left out.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for line in inspect.getsource(cls).splitlines():
+        if heading := re.fullmatch(r"    # (.+)", line):
+            section = found.setdefault(heading[1], {})
+        elif found and (field := re.fullmatch(r"    (\w+): [^#]+?  # (.+)", line)):
+            section[field[1]] = field[2]
+        elif found and line.startswith("    def "):
+            break
+    return found
 
 
 def _item(annotation: str) -> str:

@@ -55,9 +55,9 @@ class Recipe:
     latent_distribution: str = "normal"  # normal N(0, 1), or uniform on [-1, 1]
     base_size: int = 4  # side of the generator's first and the discriminator's last feature map
     width: int = 32  # feature maps at half the image size; doubles with each halving
-    generator_max_width: int = 256  # its feature maps never exceed this
-    discriminator_max_width: int = 256
-    upsampling: str = "resize"  # UpSampling2D + Conv2D, or transpose = Conv2DTranspose
+    generator_max_width: int = 256  # its feature maps never exceed it
+    discriminator_max_width: int = 256  # nor do the discriminator's
+    upsampling: str = "resize"  # resize = UpSampling2D + Conv2D, transpose = Conv2DTranspose
     generator_kernel_size: int = 3  # pixels
     generator_activation: str = "relu"  # relu, or leaky_relu with slope 0.2
     generator_normalization: str = "batch"  # batch, instance, or none
@@ -71,57 +71,51 @@ class Recipe:
     residual: bool = False  # a way around each block, in both networks
     conditional: bool = False  # one generator of all classes, each image made of a class
     balanced: bool = False  # conditional: it learns from all classes alike, however many films
-    convention: str = "pytorch"  # initial weights, biases and BN constants: see models/dcgan.py
+    convention: str = "pytorch"  # pytorch or keras: initial weights, biases, BN constants
 
     # Growth (models/incremental.py, workflows/growing.py)
-    grown_from: int = (
-        0  # size whose networks these contain, blocks appended beyond it; 0 = no growth
-    )
+    grown_from: int = 0  # size whose networks these append blocks to; 0 = no growth
     growth_width: tuple[int, ...] = (8,)  # feature maps of each appended block; one number for all
     previous_size: int = 0  # size they grew from to image_size; 0 = half of it
     growth_start: str = "random"  # of what is appended; former_image = it makes the one before
     fade_in: int = 0  # images of a stage over which its new blocks come in; 0 = at once
-    native_ramp: int = (
-        0  # images of a stage until none is blown up from the size before; 0 = none is
-    )
+    native_ramp: int = 0  # images of a stage until none is blown up from the last size's; 0 = none
     stages: tuple[int, ...] = ()  # sizes to train one after another, the last is image_size
     stage_batch_sizes: tuple[int, ...] = ()  # one for each stage; () = batch_size in all
-    stage_accumulations: tuple[int, ...] = ()
+    stage_accumulations: tuple[int, ...] = ()  # one for each stage, as all that follow
     stage_learning_rates: tuple[float, ...] = ()  # of both networks
     stage_generator_learning_rates: tuple[float, ...] = ()  # of the generator alone
-    stage_epochs: tuple[int, ...] = ()
-    stage_precisions: tuple[str, ...] = ()
+    stage_epochs: tuple[int, ...] = ()  # passes over the training images
+    stage_precisions: tuple[str, ...] = ()  # float32, mixed_bfloat16 or mixed_float16
 
     # Objective (training/losses.py)
-    loss: str = "non_saturating"
+    loss: str = "non_saturating"  # non_saturating, minimax, hinge, least_squares, wasserstein
     label_smoothing: float = 0.0  # one-sided: real images are labelled 1 minus this
-    penalty: str = "none"  # gradient_penalty (WGAN-GP) or r1, on the discriminator
-    penalty_weight: float = 10.0
+    penalty: str = "none"  # of the discriminator: none, gradient_penalty (WGAN-GP), r1
+    penalty_weight: float = 10.0  # factor of the penalty in the discriminator's loss
     penalty_size: int = 0  # of r1: side at which penalty_weight holds, more pixels more; 0 = any
     penalty_interval: int = 1  # discriminator updates between two with a penalty
     critic_steps: int = 1  # discriminator updates for each generator update, each on fresh images
-    augmentations: tuple[str, ...] = ()  # of all that the discriminator sees, real and generated
-    augmentation_probability: float = 1.0  # with which each of them changes an image, at first
+    augmentations: tuple[str, ...] = ()  # translation, cutout, brightness, contrast, scale
+    augmentation_probability: float = 1.0  # of each to change what the discriminator sees, at first
     augmentation_target: float = 0.0  # ADA: share of real judged real, less fake, to hold; 0 = off
     augmentation_ramp: int = 500_000  # ADA: images in which it could go from 0 to 1; 0.8 is its end
     consistency_weight: float = 0.0  # augmentations then only ask for equal answers, weighed so
 
     # Optimization
-    generator_learning_rate: float = 0.0002
-    discriminator_learning_rate: float = 0.0002
+    generator_learning_rate: float = 0.0002  # of Adam
+    discriminator_learning_rate: float = 0.0002  # of Adam
     rate_decay: float = 0.0  # share of the training, its last, in which both rates fall to 0
-    beta_1: float = 0.5
-    beta_2: float = 0.999
-    adam_epsilon: float = 1e-8
+    beta_1: float = 0.5  # share that Adam keeps of the mean gradient at each update
+    beta_2: float = 0.999  # share that it keeps of the mean squared gradient
+    adam_epsilon: float = 1e-8  # added to the root of that mean, which divides
     batch_size: int = 32  # images in one update, over all replicas
     accumulation: int = 1  # parts in which a batch passes through memory, gradients averaged
     epochs: int = 100  # passes over the training images
     training_images: int = 0  # images seen in all, however few films; 0 = so many epochs
-    ema_half_life: int = (
-        2000  # images after which a weight counts half in the average; 0 = no average
-    )
-    precision: str = "float32"  # penalties and outputs are float32 whatever this says
-    seed: int = 0
+    ema_half_life: int = 2000  # images until a weight counts half in the average; 0 = no average
+    precision: str = "float32"  # float32, mixed_bfloat16, mixed_float16; penalties: float32
+    seed: int = 0  # of everything random: weights, latents, order of films, augmentation
 
     # Watching: may differ when a run goes on, for it does not decide what is learnt
     sample_interval: int = 0  # images seen between sample grids; 0 = a twentieth of the run

@@ -103,9 +103,24 @@ def test_recipes_are_listed_with_a_line_each():
         assert [line.split(maxsplit=1) for line in lines].count([name, recipe.summary]) == 1
 
 
-def test_every_field_of_a_recipe_is_shown():
-    assert Recipe.from_json(succeed("recipes", "venu2020")) == RECIPES["venu2020"]
-    assert json.loads(succeed("recipes", "venu2020")).keys() == Recipe.__dataclass_fields__.keys()
+def test_every_field_of_a_recipe_is_shown_as_json_to_edit():
+    text = succeed("recipes", "venu2020", "--json")
+    assert Recipe.from_json(text) == RECIPES["venu2020"]
+    assert json.loads(text).keys() == Recipe.__dataclass_fields__.keys()
+
+
+def test_every_field_of_a_recipe_is_shown_with_what_it_means():
+    text = succeed("recipes", "ng2023_wgan_gp")
+    rows = [line[2:].split(maxsplit=2) for line in text.splitlines() if line[:2] in ("* ", "  ")]
+    assert {"name", "summary", *(row[0] for row in rows)} == Recipe.__dataclass_fields__.keys() | {
+        "is"  # the line that explains the mark
+    }
+    assert all(len(row) >= 2 for row in rows)
+    lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("* ")}
+    assert lines["critic_steps"].split()[2] == "5"
+    assert "each on fresh images" in lines["critic_steps"]
+    changed = RECIPES["ng2023_wgan_gp"].difference(Recipe())
+    assert lines.keys() - {"is"} == changed.keys()
 
 
 def test_all_recipes_are_one_json():

@@ -203,7 +203,15 @@ MAY_IMPORT = {
     ),
     "cli.base": ({"", "recipe", "rules"}, set()),
     "cli.training": (
-        {"cli.base", "recipe", "terminal", "workflows", "workflows.choosing", "benchmark"},
+        {
+            "cli.base",
+            "fields",
+            "recipe",
+            "terminal",
+            "workflows",
+            "workflows.choosing",
+            "benchmark",
+        },
         set(),
     ),
     "cli.evaluating": (

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.recipe import RECIPES, Recipe, recipe_for
 from keras_cxrgan.stages import by_stage
 
@@ -118,6 +119,24 @@ def test_text_from_the_command_line_takes_the_type_of_its_field():
     assert recipe.beta_1 == 0.9
     assert recipe.batch_size == 7
     assert recipe.discriminator_dropout == (0.1, 0.0, 0.0, 0.2)
+
+
+def test_a_value_as_it_is_spelled_is_read_again():
+    recipe = RECIPES["incremental"]
+    spelled = {
+        field.name: spell(getattr(recipe, field.name)) for field in dataclasses.fields(recipe)
+    }
+    assert spelled["stages"] == "64,128,256,512,1024,2048"
+    assert (spelled["window"], spelled["residual"]) == ("()", "false")
+    assert Recipe().override(**spelled) == recipe
+
+
+def test_every_field_says_what_it_means():
+    told = [name for section in meanings(Recipe).values() for name in section]
+    assert ["name", "summary", *told] == [field.name for field in dataclasses.fields(Recipe)]
+    assert meanings(Recipe)["Optimization"]["beta_2"] == (
+        "share that it keeps of the mean squared gradient"
+    )
 
 
 def test_dropout_needs_one_rate_a_block():

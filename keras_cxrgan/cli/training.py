@@ -22,6 +22,7 @@ from keras_cxrgan.cli.base import (
     set_option,
     verbose_option,
 )
+from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.recipe import RECIPES, Recipe
 from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, table
 
@@ -168,9 +169,16 @@ def _data_name(data, classes, split) -> str:
 @click.argument("name", required=False)
 @json_option
 def recipes(name, as_json):
-    """List the recipes, or show every field of one."""
-    if name:
+    """List the recipes, or show every field of one and what it means.
+
+    \b
+    cxrgan recipes small_data
+    cxrgan recipes small_data --json > mine.json    # to edit, for --recipe mine.json
+    """
+    if name and as_json:
         click.echo(Recipe.load(name).to_json(), nl=False)
+    elif name:
+        click.echo(describe(Recipe.load(name)))
     elif as_json:
         click.echo(
             json.dumps(
@@ -180,6 +188,22 @@ def recipes(name, as_json):
     else:
         click.echo(table([(key, recipe.summary) for key, recipe in RECIPES.items()]))
         click.echo("\ncxrgan recipes NAME shows its fields; cxrgan train --recipe NAME trains it.")
+
+
+def describe(recipe: Recipe) -> str:
+    """Return every field of a recipe with its value and its meaning, by section."""
+    changed = recipe.difference(Recipe())
+    sections = meanings(Recipe)
+    fields = [name for section in sections.values() for name in section]
+    names = max(map(len, fields))
+    values = max(len(spell(getattr(recipe, name))) for name in fields)
+    lines = [f"{recipe.name}: {recipe.summary}", "* is not the default"]
+    for title, section in sections.items():
+        lines += ["", title]
+        for name, meaning in section.items():
+            mark, value = "*" if name in changed else " ", spell(getattr(recipe, name))
+            lines.append(f"{mark} {name:<{names}}  {value:<{values}}  {meaning}")
+    return "\n".join([*lines, "", "cxrgan train --set FIELD=VALUE changes one."])
 
 
 @main.command()
