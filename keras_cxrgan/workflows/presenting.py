@@ -27,6 +27,7 @@ class Page:
     tables: tuple[Table, ...]
     figures: tuple[tuple[str, str], ...] = ()
     findings: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()  # where they are not those of the setting
 
 
 def one_table(setting: Setting, results: list[dict]) -> Page:
@@ -93,7 +94,7 @@ def write_results(setting: Setting, results: list[dict], page: Page) -> dict:
         "experiment": experiment.name,
         "citation": experiment.citation,
         "scale": setting.scale,
-        "seeds": list(setting.seeds),
+        "seeds": list(page.seeds or setting.seeds),
         "features": Path(setting.features).name,
         "extractor": scored.get("extractor"),
         "given": _given(setting, results),

@@ -84,7 +84,7 @@ def _take_over(plan: Study, others: Iterable[Path]) -> None:
 
 def present_studies(setting: Setting, results: list[dict]) -> Page:
     """Return the tables, figures and answers of all studies of an experiment."""
-    tables, figures, findings = [], [], []
+    tables, figures, answers, limits = [], [], [], []
     for result in complete(results):
         mark = f"{result['row']}: " if len(results) > 1 else ""
         tables += [
@@ -92,8 +92,9 @@ def present_studies(setting: Setting, results: list[dict]) -> Page:
             for t in result["tables"]
         ]
         figures += [(f"{result['name']}/{name}", mark + text) for name, text in result["figures"]]
-        findings += [mark + text for text in result["answer"]]
-        findings += [f"Wrong with the published protocol: {text}" for text in result["wrong"]]
-        findings += [text for text in result["limits"] if text not in findings]
-    findings += [f"{result['row']} {result['error']}" for result in results if "error" in result]
-    return Page(tuple(tables), tuple(figures), tuple(dict.fromkeys(findings)))
+        answers += [mark + text for text in result["answer"]]
+        limits += [f"Wrong with the published protocol: {text}" for text in result["wrong"]]
+        limits += result["limits"]
+    failed = [f"{result['row']} {result['error']}" for result in results if "error" in result]
+    findings = tuple(dict.fromkeys(answers + failed + limits))
+    return Page(tuple(tables), tuple(figures), findings, study_seeds(setting))

@@ -69,7 +69,11 @@ def test_the_tables_of_the_paper_and_the_answer_are_written(written):
     scores = next(table for table in results["tables"] if "Scores: " in table["title"])
     assert {row[0] for row in scores["rows"]} == {"real", "oversampled", "gan-even"}
     assert all((setting.out / name).is_file() for name, _ in results["figures"])
-    assert any("No difference shown" in text or "helps" in text for text in results["findings"])
+    assert results["seeds"] == [0]
+    answers = ["DCGAN"] * 3 + ["WGAN-GP"] * 3
+    assert [text.partition(":")[0] for text in results["findings"][:6]] == answers
+    assert all("No difference shown" in text for text in results["findings"][:6])
+    assert results["findings"][6].startswith("Wrong with the published protocol: ")
 
 
 def test_what_needs_no_gan_is_fitted_once_for_both_studies(written):
