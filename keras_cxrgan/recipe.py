@@ -241,8 +241,9 @@ RECIPES: dict[str, Recipe] = {
         # makes one exposure only. How often is adapted (Karras et al. 2020), from never: early on
         # the networks learn faster without. Batch normalization blinds a discriminator to how dark
         # a batch is, and corners come out black; without it, it needs weights that keep the size of
-        # what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it, at five times the
-        # tutorial's learning rates. At these one outlying gradient moves every weight by up to
+        # what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it (by pixels: a weight
+        # good at 64x64 is four times too light at 128x128), at five times the tutorial's learning
+        # rates. At these one outlying gradient moves every weight by up to
         # (1 - beta_1) / sqrt(1 - beta_2) of them: 16 with Adam's usual memory of 1,000 updates,
         # which a training of 300,000 images at 128x128 did not survive; 5 with one of 100. Small
         # batches are many updates. Ways around blocks bring variety; that showing the batch's own
