@@ -33,7 +33,8 @@ EXPERIMENT = Experiment(
             "study": {"folds": 2, "seeds": 2, "steps": 10, "batch_size": 8},
         },
         "small": {
-            "recipe": {"width": 16, "batch_size": 16, "epochs": 200},
+            # 3,125 updates; the paper's 500 epochs of its minority are about 5,200.
+            "recipe": {"width": 16, "batch_size": 16, "training_images": 50_000},
             "phantom": {"normal": 120, "pneumonia": 400},
             "study": {"folds": 3, "seeds": 5, "steps": 150},
         },
