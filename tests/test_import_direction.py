@@ -180,6 +180,7 @@ MAY_IMPORT = {
     "workflows.choosing": (None, None),
     "workflows.presenting": (None, None),
     "workflows.dividing": (None, None),
+    "workflows.classifying": (None, None),
     "workflows.designing": (None, None),
     "workflows.supplying": (None, None),
     "workflows.studying": (None, None),

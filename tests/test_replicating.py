@@ -119,7 +119,7 @@ def test_a_protocol_lays_the_paper_beside_its_way_and_the_right_one(
     fields = TINY | {"discriminator_dropout": ()}
     seeds = (0, 1) if name == "davoodi2021" else (0,)
     study = plan_study(
-        manifest, tmp_path, **settings, fields=fields, seeds=seeds, ratios=(1,), protocol=name
+        manifest, tmp_path, **settings, fields=fields, seeds=seeds, ratios=(1, 2), protocol=name
     )
     results = studying.run_study(study, make=noise)
     assert results["failed"] == []
@@ -133,6 +133,7 @@ def test_a_protocol_lays_the_paper_beside_its_way_and_the_right_one(
         tested = cells[0]["as_published"]
         films = len(study.parts[0].test)
         assert tested["passes"] == 500 and np.sum(tested["confusion"]) == 500 * films
+        assert cells[0]["row"] == "classic+gan x1"  # beside which the other ratio does not count
         one = np.trace(tested["confusion"]) / (500 * films)
         assert rows["all, tested so, seed 0 alone"][0] == f"{one:.3f}"
         # The published F1 is no F1; the right one knows precision.

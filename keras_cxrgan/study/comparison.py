@@ -73,7 +73,9 @@ def compare(
     A percentile interval because the difference of two rates is hardly skewed; the acceleration
     of BCa would be taken from the same few patients and knows no seeds. It reaches at least as
     far on both sides as what no patient of n can exclude, 1 - (error / 2)^(1 / n) (the rule of
-    three): where hardly any prediction differs, resampling alone would promise too much.
+    three), of all patients for accuracy, and for a mean over K classes a K-th of that of the class
+    with the fewest: where hardly any prediction differs, or a class has five patients who happen
+    to agree, resampling alone would promise too much.
 
     The p-value is the larger one of two: the error rate at which that interval would begin to
     hold 0, and the chance of so large a difference when arms are swapped for whole patients.
@@ -122,10 +124,11 @@ def compare(
     error = error_rate / comparisons
     low, high = np.quantile(replicates, [error / 2, 1 - error / 2])
     patient_count = sum(len(stratum) for stratum in strata)
-    unseen = 1 - (error / 2) ** (1 / patient_count)
+    groups = _groups(score, labels, of_film)
+    unseen = max(part * (1 - (error / 2) ** (1 / n)) for n, part in groups)
     p_values = (
         2 * (1 + min(np.sum(replicates <= 0), np.sum(replicates >= 0))) / (1 + resamples),
-        2 * (1 - abs(difference)) ** patient_count,
+        max(2 * (1 - min(1.0, abs(difference) / part)) ** n for n, part in groups),
         _permutation(score, labels, arm, baseline, of_film, resamples, rng),
     )
     return Comparison(
@@ -259,6 +262,14 @@ def _strata(labels, patients):
             " needed to know how much patients differ"
         )
     return strata, of_film
+
+
+def _groups(score, labels, of_film):
+    """Return (patients, part of the score) of what the score is a mean of: all films, or classes."""
+    if score == "accuracy":
+        return [(len(np.unique(of_film)), 1.0)]
+    classes = np.unique(labels)
+    return [(len(np.unique(of_film[labels == k])), 1 / len(classes)) for k in classes]
 
 
 def _blocks(resamples, count):

@@ -61,7 +61,7 @@ def _load(name: str):
         ) from error
     last = model.layers[-1]
     if isinstance(last, keras.layers.Softmax):
-        return keras.Model(model.inputs, last.input)
+        return keras.Model(model.input, last.input)
     if getattr(last, "activation", None) is keras.activations.softmax:
         last.activation = keras.activations.linear
     return model

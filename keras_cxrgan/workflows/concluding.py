@@ -19,6 +19,7 @@ from keras_cxrgan.study.answer import answers, points
 from keras_cxrgan.study.classification import PER_CLASS, classify
 from keras_cxrgan.study.comparison import compare, mcnemar
 from keras_cxrgan.workflows import designing
+from keras_cxrgan.workflows.classifying import CLASSIFIERS
 from keras_cxrgan.workflows.presenting import RESULTS, write
 from keras_cxrgan.workflows.recognising import faithfulness_table
 from keras_cxrgan.workflows.replicating import published_tables
@@ -44,6 +45,7 @@ LIMITS = (
         " folds share theirs, and only an external set speaks of other hospitals."
     ),
     "All arms have the same optimizer steps, learning rates and films to choose by.",
+    "Intervals are corrected for the comparisons of their table: of one set of films, at one size.",
 )
 
 
@@ -54,7 +56,7 @@ class Predicted:
     row: str
     size: float
     seeds: tuple[int, ...]
-    files: tuple[str, ...]
+    hashes: tuple[str, ...]
     patients: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
@@ -137,7 +139,7 @@ def _one(study, row, size, seeds, name) -> Predicted:
             keys = [key for table in tables for key in table[0]]
             labels = np.concatenate([table[1] for table in tables])
             probabilities = np.concatenate([table[2] for table in tables])
-        order = sorted(range(len(keys)), key=lambda i: keys[i])
+        order = sorted(range(len(keys)), key=lambda i: (keys[i], labels[i]))
         keys = [keys[i] for i in order]
         first = first or (keys, labels[order])
         if keys != first[0]:
@@ -145,12 +147,14 @@ def _one(study, row, size, seeds, name) -> Predicted:
         good.append(seed)
         stacked.append(probabilities[order])
     keys, labels = first or ((), np.zeros(0, int))
+    films = study.external if name == "external" else study.films
+    patients = dict(zip(films.hashes, films.patients))
     return Predicted(
         row,
         size,
         tuple(good),
-        tuple(key[0] for key in keys),
-        tuple(key[1] for key in keys),
+        tuple(keys),
+        tuple(patients[key] for key in keys),
         labels,
         np.array(stacked),
         tuple(failed),
@@ -158,17 +162,21 @@ def _one(study, row, size, seeds, name) -> Predicted:
 
 
 def read_predictions(folder: Path, name: str, classes: Sequence[str]):
-    """Return ((file, patient) of each film, labels, probabilities (N, K)) of a set of a cell."""
-    keys, labels, probabilities = [], [], []
+    """Return (SHA-256 of each film, in their order, labels, probabilities (N, K)) of a cell's set.
+
+    By content: the same films may have other names, and another order, in another manifest.
+    """
+    found = []
     with open(
         folder / designing.PREDICTIONS, newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:
         for row in csv.DictReader(file):
             if row["set"] == name:
-                keys.append((row["file"], row["patient"]))
-                labels.append(classes.index(row["label"]))
-                probabilities.append([float(row[f"p {label}"]) for label in classes])
-    return keys, np.array(labels, int), np.array(probabilities).reshape(-1, len(classes))
+                values = [float(row[f"p {label}"]) for label in classes]
+                found.append((row["sha256"], classes.index(row["label"]), values))
+    found.sort()
+    keys, labels, probabilities = zip(*found) if found else ((), (), ())
+    return list(keys), np.array(labels, int), np.array(probabilities).reshape(-1, len(classes))
 
 
 def weigh(predicted: Sequence[Predicted], classes: Sequence[str]) -> list[dict]:
@@ -235,7 +243,7 @@ def _common(each: Predicted, base: Predicted) -> list[int]:
 
 
 def _paired(each: Predicted, base: Predicted) -> tuple[np.ndarray, np.ndarray]:
-    if each.files != base.files:
+    if each.hashes != base.hashes:
         raise ValueError(f"{each.row} and {base.row} tested other films: use another --out")
     common = _common(each, base)
     return tuple(
@@ -402,6 +410,13 @@ def _compared(block: dict) -> list[tuple[str, float, float, float, str]]:
 
 def _limits(study: designing.Study) -> list[str]:
     said = []
+    if study.classifier not in CLASSIFIERS:
+        said.append(
+            f"Every training begins with the weights of {Path(study.classifier).name}: whether they"
+            " have seen tested films, nobody knows."
+        )
+    if study.external and len(study.parts) > 1:
+        said.append("External films have the mean probability of the networks of all parts.")
     if study.trainings:
         said.append("The GANs see neither the films that choose nor those tested.")
     if study.generators:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from keras_cxrgan.data.records import fingerprint
+from keras_cxrgan.data.records import content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe, recipe_for
 from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
+from keras_cxrgan.workflows.classifying import CLASSIFIERS, classifier_of
 from keras_cxrgan.workflows.dividing import (
     FEWEST,
     Films,
@@ -29,11 +30,10 @@ from keras_cxrgan.workflows.supplying import (
     CLASSIC,
     added_counts,
     check_unseen,
+    digest_of,
 )
 
 CELL, PREDICTIONS, MEASURED = "cell.json", "predictions.csv", "measured.json"
-INCEPTION_RATE = 0.1  # of the learning rate: what so deep a network stands from scratch
-CLASSIFIERS = ("cnn", "inception")
 OPTIMIZERS = ("adam", "sgd")  # of study/fitting.py, which is slow to import
 PREPARATION = ("image_size", "fit", "window", "clahe_clip_limit", "clahe_tiles", "clahe_size")
 
@@ -103,6 +103,26 @@ class Study:
             (part.name, size): choose(self.films, part, size)
             for part, size in itertools.product(self.parts, self.sizes)
         }
+
+    @cached_property
+    def network(self) -> tuple:
+        """`classifier_of`, asked once: weights that come and go must not divide the arms."""
+        return classifier_of(
+            self.classifier,
+            image_size=self.recipe.image_size,
+            classes=len(self.films.classes),
+            steps=self.steps,
+            learning_rates=self.learning_rates,
+        )
+
+    @cached_property
+    def given(self) -> tuple:
+        """SHA-256 of the files that were given: of the classifier, and of each class's generator."""
+        own = self.classifier in CLASSIFIERS
+        return (
+            self.classifier if own else content_hash(Path(self.classifier).read_bytes()),
+            {name: digest_of(run) for name, run in sorted(self.generators.items())} or None,
+        )
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -382,7 +402,7 @@ def decides(study: Study, cell: Cell) -> str:
     gan = None
     if arm.generated:
         changed = study.recipe.difference(Recipe())
-        gan = [study.generators or None, study.gan_images, cell.gan_seed, cell.training]
+        gan = [study.given[1], study.gan_images, cell.gan_seed, cell.training]
         gan.append({name: ours for name, (ours, _) in sorted(changed.items())})
     prepared = [getattr(study.recipe, name) for name in PREPARATION]
     parts = [
@@ -392,49 +412,8 @@ def decides(study: Study, cell: Cell) -> str:
     decided = [
         asdict(cell) | {"gan_seed": None}, parts, films.classes, prepared, gan, asdict(arm),
         asdict(CLASSIC) if arm.augmented else None,
-        study.external and fingerprint(study.external.hashes),
-        [study.classifier, study.optimizer, study.steps, study.batch_size, study.learning_rates],
+        study.external and fingerprint(map(str, zip(study.external.hashes, study.external.labels))),
+        [study.given[0], study.optimizer, study.steps, study.batch_size, study.learning_rates],
         study.protocol and study.protocol.passes,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(decided, default=str).encode()).hexdigest()
-
-
-def classifier_of(study: Study):
-    """Return (function that builds the classifier, what is said of it and how it is fitted)."""
-    import keras
-
-    from keras_cxrgan.models.classifier import build_inception_classifier, build_small_cnn
-
-    size, classes = study.recipe.image_size, len(study.films.classes)
-    facts = {"learning_rates": study.learning_rates, "frozen_steps": 0}
-    if study.classifier == "cnn":
-        return lambda: build_small_cnn(size, classes=classes), facts | {"name": "small CNN"}
-    if study.classifier != "inception":
-
-        def load():
-            model = keras.models.load_model(study.classifier)
-            # Fitted on logits: a softmax before the loss's own flattens every probability.
-            last = model.layers[-1]
-            if getattr(last, "activation", None) is keras.activations.softmax:
-                last.activation = keras.activations.linear
-            return model
-
-        return load, facts | {"name": Path(study.classifier).name, "weights": "of the file"}
-    rates = tuple(INCEPTION_RATE * rate for rate in study.learning_rates)
-    try:
-        build_inception_classifier(classes, weights="imagenet", frozen=True, image_size=size)
-    except ValueError as error:
-        why = str(error).partition(": give")[0]
-        facts |= {"learning_rates": rates, "name": "InceptionV3", "weights": f"random: {why}"}
-        return lambda: build_inception_classifier(classes, image_size=size), facts
-    facts |= {
-        "frozen_steps": study.steps // 3,
-        "name": "InceptionV3",
-        "weights": "ImageNet, frozen for a third of the steps",
-    }
-    return (
-        lambda: build_inception_classifier(
-            classes, weights="imagenet", frozen=True, image_size=size
-        ),
-        facts,
-    )

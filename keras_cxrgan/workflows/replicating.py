@@ -53,13 +53,14 @@ def published_tables(study, cells: Sequence[dict], predicted: Sequence) -> list[
     for published in protocol.tables:
         if published.recipe not in ("", study.recipe.name):
             continue
-        ours = [c for c in cells if c["size"] == size and c["arm"] == published.arm]
         rightly = next(
             (p for p in predicted if p.size == size and p.row.partition(" x")[0] == published.arm),
             None,
         )
         if rightly is None or not rightly.seeds:
             continue
+        # The same ratio as beside it, if there are several.
+        ours = [cell for cell in cells if (cell["size"], cell["row"]) == (size, rightly.row)]
         in_its_way = [
             np.sum([cell["as_published"]["confusion"] for cell in ours if cell["seed"] == s], axis=0)
             for s in rightly.seeds

@@ -26,7 +26,6 @@ from keras_cxrgan.workflows.designing import (
     PREDICTIONS,
     Cell,
     Study,
-    classifier_of,
     decides,
     estimate,
     finished,
@@ -57,10 +56,10 @@ def run_study(study: Study, report=None, make: Maker = generated) -> dict:
     runtime.start("auto")
     images = _load(study.films, study.recipe, report)
     external = study.external and _load(study.external, study.recipe, report)
-    if report and estimate(study) is None:
-        measure(study, images)
-        told = f"about {format_seconds(estimate(study))} to go, by a short measurement"
-        report("", 0, 0, told)
+    if any(finished(study, cell) is None for cell in study.cells):
+        _check_network(study)
+        if report and estimate(study) is None:
+            report("", 0, 0, _measured(study, images))
     results = []
     for number, cell in enumerate(study.cells):
         earlier = finished(study, cell)
@@ -82,11 +81,33 @@ def run_study(study: Study, report=None, make: Maker = generated) -> dict:
     return concluding.conclude(study, results, labels)
 
 
+def _check_network(study: Study) -> None:
+    """Raise `ValueError` if the network cannot be had as the cells that are complete had it."""
+    facts = study.network[1]
+    now = facts.get("weights", "").partition(":")[0]
+    for cell in study.cells:
+        earlier = (finished(study, cell) or {}).get("network", facts).get("weights", "")
+        if earlier.partition(":")[0] != now:
+            raise ValueError(
+                f"cells in {study.out} began with weights {earlier}, and the others would begin with"
+                f" {facts['weights']}: no comparison; bring the weights back, or use another --out"
+            )
+
+
+def _measured(study: Study, images: np.ndarray) -> str:
+    """Return what there is to say about the time, which is no reason not to begin."""
+    try:
+        measure(study, images)
+    except Exception as error:  # noqa: BLE001 - a cell that fails alike is a row, with its reason
+        return f"no estimate of the time: {error}"
+    return f"about {format_seconds(estimate(study))} to go, by a short measurement"
+
+
 def measure(study: Study, images: np.ndarray) -> None:
     """Time a few steps of the classifier and of a GAN, and write them for `estimate`."""
     from keras_cxrgan.study.fitting import fit_classifier
 
-    network, facts = classifier_of(study)
+    network, facts = study.network
     shown = np.resize(np.arange(len(images)), study.batch_size)
     rate = facts["learning_rates"][0]
     # The first warms up. The others differ by steps enough to stand out from building a network.
@@ -159,7 +180,7 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
     shown, labels, options = supply(study, cell, images, make, report)
     made = time.perf_counter() - began
     keras.utils.clear_session()
-    network, facts = classifier_of(study)
+    network, facts = study.network
     truth = np.array(study.films.labels)
     model, history = fit_classifier(
         shown,
@@ -168,11 +189,11 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
         steps=study.steps,
         batch_size=study.batch_size,
         optimizer=study.optimizer,
-        learning_rate=facts.pop("learning_rates"),
+        learning_rate=facts["learning_rates"],
         seed=cell.seed,
         validation=(images[validating], truth[validating]),
         network=network,
-        frozen_steps=facts.pop("frozen_steps"),
+        frozen_steps=facts["frozen_steps"],
         **options,
     )
     rows = _rows("test", study.films, part.test, predict(model, images[list(part.test)]))
@@ -181,6 +202,8 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
         rows += _rows("external", study.external, places, predict(model, external))
     folder = study.out / "cells" / cell.name
     folder.mkdir(parents=True, exist_ok=True)
+    # New predictions beside the numbers of other settings would pass for complete.
+    (folder / CELL).unlink(missing_ok=True)
     temporary = folder / f".{PREDICTIONS}.tmp"
     with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -198,7 +221,7 @@ def _fit_and_predict(study, cell, images, external, make, report, about) -> dict
         "real_films": len(fitted) if ARMS[cell.arm].real else 0,
         "added": len(labels) - (len(fitted) if ARMS[cell.arm].real else 0),
         "making_seconds": made,
-        "network": facts,
+        "network": {key: facts[key] for key in ("name", "weights") if key in facts},
         "fit": history,
     }
     write(folder / CELL, json.dumps(result, indent=1) + "\n")

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_cxrgan.data.augmentation import ClassicAugmentation
 from keras_cxrgan.data.manifest import write_manifest
+from keras_cxrgan.data.records import content_hash
 from keras_cxrgan.workflows.describing import Stopped
 from keras_cxrgan.workflows.dividing import (
     Part,
@@ -156,6 +157,15 @@ def generator_of(study: Study, cell: Cell, name: str, report=None) -> Path:
     if ended.state == "stopped":
         raise Stopped(f"stopped in {run}; the same command goes on from there")
     return run
+
+
+def digest_of(run: str | Path) -> str:
+    """Return the SHA-256 of what `load_generator` reads of a run: its card or its newest state."""
+    from keras_cxrgan import runs
+
+    folder = runs.newest_stage(Path(run))
+    found = [folder / "card.json", *sorted((folder / "backup").glob("*.npz"), reverse=True)]
+    return next((content_hash(path.read_bytes()) for path in found if path.is_file()), "")
 
 
 def check_unseen(study: Study, part: Part, run: Path) -> None:

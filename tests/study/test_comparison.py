@@ -90,8 +90,22 @@ def test_arms_that_predict_alike_do_not_get_an_interval_of_no_width():
     same = np.eye(2)[labels]
     found = compare(labels, same, same, range(40), resamples=100)
     assert (found.difference, found.p_value) == (0.0, 1.0)
-    assert found.high == pytest.approx(1 - 0.025 ** (1 / 40))
+    assert found.high == pytest.approx((1 - 0.025 ** (1 / 20)) / 2)  # of each class twenty
     assert found.low == -found.high
+    alike = compare(labels, same, same, range(40), resamples=100, score="accuracy")
+    assert alike.high == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
+def test_five_patients_who_agree_cannot_exclude_much_of_their_class():
+    # Of 205, five have the rare disease, and both arms find them all: 2 in 5 could be missed.
+    labels = np.repeat([0, 1], [200, 5])
+    same = np.eye(2)[labels]
+    found = compare(labels, same, same, range(205), resamples=100)
+    assert found.high == pytest.approx((1 - 0.025 ** (1 / 5)) / 2)
+    assert found.high == pytest.approx(0.261, abs=0.001)
+    # A gain of 20 points among the others is 10 of the mean, and does not show beside that.
+    better = np.eye(2)[np.where(np.arange(205) < 40, 1, labels)]
+    assert compare(labels, same, better, range(205), resamples=100).low < 0
 
 
 def test_more_comparisons_make_the_interval_wider():

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ def write_cell(study, cell, right):
             p = 0.8 if right(seen[label], label) else 0.2
             seen[label] += 1
             row = [p, round(1 - p, 1)] if label == 0 else [round(1 - p, 1), p]
-            patient = f"{label}-{seen[label]}"
             record = study.films.records[i]
-            writer.writerow(["test", record.name, "", patient, record.label, *row])
+            digest = study.films.hashes[i]
+            writer.writerow(["test", record.name, digest, "of the study", record.label, *row])
     return {
         "arm": cell.arm, "part": cell.part, "size": cell.size, "seed": cell.seed, "row": cell.row,
         "name": cell.name,
@@ -103,6 +104,31 @@ def test_the_time_is_measured_once_and_then_known_to_the_plan(halves, network, t
     measured = json.loads((tmp_path / "measured.json").read_text())
     assert designing.estimate(study) == 2 * measured["cell"] + 2 * measured["gan"] > 0
     assert designing.estimate(make(4)) is None
+
+
+def test_no_estimate_is_no_reason_not_to_begin(halves, network, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(studying, "measure", fail)
+    study = plan(halves, tmp_path, network, arms=("copies",), seeds=(0,), steps=2)
+    told = []
+    written = studying.run_study(study, lambda *args: told.append(args[-1]))
+    assert "no estimate of the time: no memory" in told
+    assert len(written["cells"]) == 2 and not written["failed"]
+
+
+def test_the_same_films_under_another_path_are_the_same_study(
+    folds, network, tmp_path, monkeypatch
+):
+    first = plan(folds, tmp_path, network, arms=(), seeds=(0,), steps=2)
+    studying.run_study(first)
+    monkeypatch.chdir(Path(folds).parent)
+    again = plan("folds.csv", tmp_path, network, arms=("copies",), seeds=(0,), steps=2)
+    assert sum(designing.finished(again, cell) is not None for cell in again.cells) == 2
+    results = studying.run_study(again)
+    rows = {row["row"]: row for row in results["sets"]["test"][0]["rows"]}
+    assert rows["copies x1"]["comparison"]["films"] == 40
 
 
 # The command

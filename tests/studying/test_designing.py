@@ -1,5 +1,8 @@
 """The plan of a study: who is trained on, what an arm holds, and which classifier."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 from small_studies import TINY, noise, plan
@@ -52,8 +55,26 @@ def test_a_copy_under_another_name_is_refused(folds):
     hashes = list(films.hashes)
     hashes[test[0]] = hashes[training[0]]
     films = dividing.Films(films.source, films.classes, films.records, tuple(hashes))
-    with pytest.raises(ValueError, match="under another name"):
+    with pytest.raises(ValueError, match="1 patient .* by a film under two names"):
         dividing.check_apart(films, training, test)
+
+
+def test_who_has_one_film_under_two_names_is_one_patient_and_stays_on_one_side():
+    records = [dividing.Record(f"{i}.png", label="ab"[i % 2], patient=f"p{i}") for i in range(40)]
+    hashes = [f"{i}" for i in range(40)]
+    # 0 and 2 have the same film, 4 a changed copy of 2's, 6 another of it.
+    hashes[2] = hashes[0]
+    records[4], records[6] = (
+        dataclasses.replace(records[i], original=hashes[0] if i == 4 else "9" * 64) for i in (4, 6)
+    )
+    records[2] = dataclasses.replace(records[2], original="9" * 64)
+    films = dividing.Films("films", ("a", "b"), tuple(records), tuple(hashes))
+    assert len(set(films.patients)) == 37
+    assert len({films.patients[i] for i in (0, 2, 4, 6)}) == 1
+    part = dividing.Part("all", tuple(range(40)), ())
+    for seed in range(20):
+        fitted, validating = dividing.choose(films, part, 1.0, seed)
+        dividing.check_apart(films, fitted, validating)
 
 
 def test_a_generator_that_saw_another_film_of_a_tested_patient_has_crossed_too(folds):
@@ -174,14 +195,110 @@ def test_inception_starts_from_imagenet_where_it_can_and_else_says_that_it_did_n
 
     monkeypatch.setattr(classifier, "build_inception_classifier", build)
     offline = False
-    network, facts = designing.classifier_of(study)
+    network, facts = study.network
     assert facts["frozen_steps"] == 10 and facts["learning_rates"] == (0.001,)
     assert "ImageNet" in facts["weights"]
     network()
     assert asked[-1] == {"weights": "imagenet", "frozen": True, "image_size": 32}
     offline = True
-    network, facts = designing.classifier_of(study)
+    assert study.network == (network, facts)  # for all cells of this study
+    study = dataclasses.replace(study)
+    network, facts = study.network
     assert facts["frozen_steps"] == 0 and facts["learning_rates"] == (0.0001,)
     assert facts["weights"] == "random: the ImageNet weights cannot be had"
     network()
     assert asked[-1] == {"image_size": 32}
+
+
+def test_weights_that_come_or_go_do_not_divide_the_arms(halves, tmp_path, monkeypatch):
+    study = plan_study(halves, tmp_path, fields=TINY, seeds=(0,), arms=("copies",))
+    online = (None, {"name": "InceptionV3", "weights": "ImageNet, frozen for a third of the steps"})
+    offline = (None, {"name": "InceptionV3", "weights": "random: cannot be had"})
+    first = study.cells[0]
+    monkeypatch.setattr(
+        studying, "finished", lambda _, cell: {"network": online[1]} if cell == first else None
+    )
+    for network, refused in ((online, False), (offline, True)):
+        again = dataclasses.replace(study)
+        again.__dict__["network"] = network
+        if refused:
+            with pytest.raises(
+                ValueError, match="began with weights ImageNet.*with random: cannot"
+            ):
+                studying._check_network(again)
+        else:
+            studying._check_network(again)
+
+
+def network_of(path, *layers, side=32):
+    images = x = keras.Input((side, side, 1))
+    for layer in layers:
+        x = layer(x)
+    keras.Model(images, x).save(path)
+    return str(path)
+
+
+def test_a_softmax_layer_of_a_file_is_taken_off(folds, tmp_path):
+    dense = keras.layers.Dense(2)
+    path = network_of(tmp_path / "net.keras", keras.layers.Flatten(), dense, keras.layers.Softmax())
+    build, _ = plan_study(folds, tmp_path, fields=TINY, classifier=path).network
+    films = np.random.default_rng(0).normal(size=(3, 32, 32, 1)).astype("float32")
+    logits = films.reshape(3, -1) @ dense.kernel.numpy()
+    np.testing.assert_allclose(build()(films), logits, rtol=1e-4, atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unknown(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+def test_a_file_that_is_no_classifier_of_these_films_is_one_line(folds, tmp_path, monkeypatch):
+    def said(path):
+        with pytest.raises(ValueError) as error:
+            plan_study(folds, tmp_path / "out", fields=TINY, classifier=str(path)).network  # noqa: B018
+        return str(error.value)
+
+    flat = keras.layers.Flatten()
+    three = network_of(tmp_path / "three.keras", flat, keras.layers.Dense(3))
+    assert "maps (32, 32, 1) to (3,), and (32, 32, 1 or 3) to (2,) is needed" in said(three)
+    large = network_of(
+        tmp_path / "large.keras", keras.layers.Flatten(), keras.layers.Dense(2), side=64
+    )
+    assert said(large).endswith("pass --set image_size=64")
+    (tmp_path / "damaged.keras").write_bytes(b"PK nothing")
+    assert "damaged.keras cannot be loaded" in said(tmp_path / "damaged.keras")
+    own = network_of(tmp_path / "own.keras", Unknown(), keras.layers.Flatten())
+    keras.saving.get_custom_objects().pop("tests>Unknown")
+    line = said(own)
+    assert "own.keras cannot be loaded" in line and "\n" not in line
+
+
+def test_what_a_file_holds_decides_and_not_what_it_is_called(folds, films, tmp_path):
+    def decided(**options):
+        study = plan_study(folds, tmp_path / "out", fields=TINY, **options)
+        return designing.decides(study, study.cells[0])
+
+    def save(name, units):
+        layers = (keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.Dense(2))
+        return network_of(tmp_path / name, *layers)
+
+    first = decided(classifier=save("a.keras", 3))
+    (tmp_path / "a.keras").rename(tmp_path / "b.keras")
+    assert decided(classifier=str(tmp_path / "b.keras")) == first
+    assert decided(classifier=save("b.keras", 4)) != first
+    # Films of another hospital, and then one label of theirs mended.
+    outside = []
+    for folder, labels in (("x", ("BRIGHT", "DARK")), ("y", ("DARK", "BRIGHT"))):
+        for level, label in zip((10, 200), labels):
+            (tmp_path / folder / label).mkdir(parents=True)
+            write_png(tmp_path / folder / label / "film.png", np.full((32, 32), level, np.uint8))
+        outside.append(decided(external=str(tmp_path / folder)))
+    assert outside[0] != outside[1]
+    run = tmp_path / "run" / "backup"
+    run.mkdir(parents=True)
+    digests = []
+    for name in ("000000000016.npz", "000000000032.npz"):
+        (run / name).write_bytes(name.encode())
+        digests.append(supplying.digest_of(run.parent))
+    assert len({*digests, supplying.digest_of(tmp_path / "none")}) == 3

@@ -87,7 +87,7 @@ def test_arms_have_the_same_steps_and_tuning_however_many_films_they_have(world)
 def test_each_film_is_tested_once_for_each_seed(world):
     study, results, _ = world
     one = concluding.gather(study, results["cells"], "test")[0]
-    assert sorted(one.files) == sorted(record.name for record in study.films.records)
+    assert sorted(one.hashes) == sorted(study.films.hashes)
     assert one.probabilities.shape == (2, 40, 2)
 
 
@@ -258,3 +258,12 @@ def test_labels_of_images_are_read_by_a_classifier_that_shares_no_film_with_thei
     # Asked about as many as there are films to fit on, one call of fit_classifier for each part.
     assert wrong.sum() == real.sum() == len(study.chosen(study.cells[0])[0])
     assert len(calls) == len(study.cells) + len(study.parts)
+
+
+def test_parts_that_test_too_few_films_to_learn_a_class_by_do_not_judge_labels(world, monkeypatch):
+    study, _, _ = world
+    monkeypatch.setattr(recognising, "decides", lambda *_: "anew")
+    monkeypatch.setattr(recognising, "count_classes", lambda _, places: [len(places), 0])
+    told = []
+    assert recognising.recognise(study, None, None, lambda *args: told.append(args[-1])) == []
+    assert told[0].startswith("fold0: too few films of a class")
