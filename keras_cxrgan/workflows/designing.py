@@ -261,7 +261,8 @@ def plan_study(
             f" {', '.join(films.classes)} is needed"
         )
     study = Study(
-        films, tuple(parts), Path(out), arms, tuple(sorted(sizes)), tuple(sorted(ratios)),
+        films, tuple(parts), Path(out), arms, tuple(sorted(map(float, sizes))),
+        tuple(sorted(map(float, ratios))),
         tuple(seeds), classifier, optimizer, steps, batch_size, tuple(learning_rates), made, gan_images,
         gan_per_seed, generators, read_external(external, films) if external else None,
         PROTOCOLS.get(protocol),

@@ -95,8 +95,8 @@ def faithfulness_table(found: list[dict], classes: tuple[str, ...]) -> Table:
         "Are generated images of the class they were made for?",
         ("", "generated", "recognised, %", "real", "recognised, %"),
         tuple(rows),
-        "By a classifier of the tested films, which the GANs have not seen; the real films are"
-        f" those that they were trained on. Of {', '.join(each['part'] for each in found)} together,"
-        " first seed. Near the real films' share, the labels are as good as theirs; this does not"
-        " say that the images help.",
+        f"By a classifier of the tested films ({', '.join(each['part'] for each in found)}), which"
+        " the GANs have not seen; the real films are those that they were trained on. First seed."
+        " Near the real films' share, the labels are as good as theirs; this does not say that the"
+        " images help.",
     )
