@@ -47,7 +47,7 @@ def parse(name: str, value, annotation: str):
             number = float(value) if annotation == "float" else int(value)
             if math.isfinite(number):
                 return number
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             pass
     elif annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -94,7 +94,7 @@ class Recipe:
     penalty: str = "none"  # of the discriminator: none, gradient_penalty (WGAN-GP), r1
     penalty_weight: float = 10.0  # factor of the penalty in the discriminator's loss
     penalty_size: int = 0  # of r1: side at which penalty_weight holds, more pixels more; 0 = any
-    penalty_interval: int = 1  # discriminator updates between two with a penalty
+    penalty_interval: int = 1  # discriminator steps, or parts of them, to one with a penalty
     critic_steps: int = 1  # discriminator updates for each generator update, each on fresh images
     augmentations: tuple[str, ...] = ()  # translation, cutout, brightness, contrast, scale
     augmentation_probability: float = 1.0  # of each to change what the discriminator sees, at first

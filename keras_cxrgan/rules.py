@@ -59,6 +59,7 @@ NOT_NEGATIVE = (
 )
 FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target", "rate_decay")
 LARGEST = 2048  # pixels
+FEWEST_ADAPTED = 4  # images of a step: ADA's sign of a mean holds .01 with 1, .4 with 2, for .6
 FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
 
 
@@ -152,6 +153,8 @@ def wrong_objective(recipe) -> list[str]:
         wrong.append(
             f"accumulation must divide batch_size = {recipe.batch_size}, got {recipe.accumulation}"
         )
+    if recipe.accumulation > 0:
+        wrong += _wrong_parts(recipe, recipe.batch_size // recipe.accumulation)
     if recipe.accumulation > 1 and recipe.precision == "mixed_float16":
         wrong.append("accumulation cannot be used with mixed_float16; use mixed_bfloat16")
     if recipe.label_smoothing and recipe.loss != "non_saturating" and recipe.loss != "minimax":
@@ -160,6 +163,23 @@ def wrong_objective(recipe) -> list[str]:
             f" got loss={recipe.loss}"
         )
     return wrong + _wrong_augmentation(recipe)
+
+
+def _wrong_parts(recipe, images: int) -> list[str]:
+    """Return what needs more images at a time than a step, or its part, has."""
+    wrong = []
+    if recipe.minibatch_stddev and images < 2:
+        wrong.append(
+            "minibatch_stddev compares the images of a step, which has 1: use a larger batch_size,"
+            " a smaller accumulation, or minibatch_stddev=false"
+        )
+    if recipe.augmentation_target and images < FEWEST_ADAPTED:
+        wrong.append(
+            f"augmentation_target follows the scores of a step, whose {images} images are too few"
+            f" (it then holds another value): {FEWEST_ADAPTED} are needed; use a larger batch_size,"
+            " a smaller accumulation, or augmentation_target=0 with an augmentation_probability"
+        )
+    return wrong
 
 
 def _wrong_augmentation(recipe) -> list[str]:

@@ -17,6 +17,7 @@ import tensorflow as tf
 import keras_cxrgan
 from keras_cxrgan.data.prepare import ImageSet
 from keras_cxrgan.data.records import content_hash, fingerprint
+from keras_cxrgan.data.sources import named_split
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.rules import FEWEST_EVALUATED
 from keras_cxrgan.training import callbacks, state
@@ -33,7 +34,42 @@ def newest_stage(run: Path) -> Path:
     return max(begun, default=run)
 
 
+def read_json(path: Path) -> dict:
+    """Return what a JSON file of a run says; `ValueError`, naming it, for a damaged one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds no object but a {type(found).__name__}")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): bring it back from a copy of the run, or choose another"
+            " --out and train again"
+        ) from None
+    return found
+
+
+def read_recipe(run: Path) -> Recipe:
+    """Return the recipe of a run; `ValueError`, naming the file, for a damaged one."""
+    path = run / "recipe.json"
+    try:
+        return Recipe().override(**read_json(path))
+    except ValueError as error:
+        named = str(error) if str(path) in str(error) else f"{path} is no recipe of a run: {error}"
+        raise ValueError(named) from None
+
+
 def check_batch_size(recipe: Recipe, replicas: int) -> None:
+    if recipe.accumulation > 1 and replicas > 1:
+        # Keras decides whether to apply inside a tf.cond, which strategies do not allow.
+        raise ValueError(
+            f"accumulation={recipe.accumulation} works on one device, and there are {replicas}:"
+            " pass --devices cpu or gpu:0, or --set accumulation=1"
+        )
+    if recipe.minibatch_stddev and recipe.batch_size < 2 * replicas:
+        raise ValueError(
+            f"minibatch_stddev compares the images of a device, and a batch of {recipe.batch_size}"
+            f" on {replicas} devices has one each: pass --batch-size {2 * replicas} or more"
+        )
     if recipe.batch_size % replicas:
         fitting = max(1, recipe.batch_size // replicas) * replicas
         raise ValueError(
@@ -50,7 +86,7 @@ def films_of(run: Path) -> frozenset[str] | None:
     path = newest_stage(run) / "data.json"
     if not path.is_file():
         return None
-    about = json.loads(path.read_text())
+    about = read_json(path)
     own = frozenset(digest for _, digest in about["images"]) | set(about.get("originals", ()))
     return own | set(about.get("inherited", ()))
 
@@ -58,10 +94,18 @@ def films_of(run: Path) -> frozenset[str] | None:
 def describe_start(run: Path, start_from: Path | None) -> dict:
     """Return, for `data.json`, what a run began with and the films its weights have seen by it.
 
-    Of a run that goes on, what it says itself.
+    Of a run that goes on, what it says itself. One that was ended before its first state begins
+    again, with what it is given now.
+
+    Raises `ValueError` if a run is to go on from its own state and is given another.
     """
-    if (run / "data.json").is_file():
-        about = json.loads((run / "data.json").read_text())
+    if (run / "data.json").is_file() and state.saved_states(run / "backup"):
+        about = read_json(run / "data.json")
+        if start_from is not None and "started_from" not in about:
+            raise ValueError(
+                f"{run} began without --start-from and goes on from its own state: leave"
+                " --start-from out, or choose another --out"
+            )
         return {key: about[key] for key in ("started_from", "inherited") if key in about}
     if start_from is None:
         return {}
@@ -70,7 +114,7 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
         raise ValueError(f"{start_from} is no run to start from: it holds no recipe.json")
     return {
         "started_from": {
-            "recipe": Recipe.from_json((start_from / "recipe.json").read_text()).name,
+            "recipe": read_recipe(start_from).name,
             "images_seen": max(
                 (int(p.stem) for p in state.saved_states(start_from / "backup")), default=0
             ),
@@ -83,12 +127,10 @@ LENGTH = ("epochs", "training_images")  # of a training, which may be trained on
 
 
 def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
-    path = run / "recipe.json"
-    if not path.exists():
-        if run.exists() and not run.is_dir():
-            raise ValueError(f"--out {run} is a file; name a folder")
+    if not (run / "recipe.json").exists():
+        _check_new(run)
         return
-    theirs = Recipe.from_json(path.read_text())
+    theirs = read_recipe(run)
     # Fields that only watch are no difference: a run may go on with more evaluations or none.
     changed = recipe.difference(theirs)
     if extend:
@@ -105,16 +147,49 @@ def check_same_recipe(run: Path, recipe: Recipe, extend: bool) -> None:
         )
 
 
+def _check_new(run: Path) -> None:
+    """Refuse a folder in which a new run would replace something, or lose a state."""
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"--out {run} is a file; name a folder")
+    if state.saved_states(run / "backup"):
+        raise ValueError(
+            f"{run} holds a saved state and no recipe.json, which says how it was trained: bring"
+            " the file back from a copy of the run, or choose another --out"
+        )
+    # What a run that was ended while it read its films leaves.
+    found = [p.name for p in run.iterdir() if p.name != "cache"] if run.exists() else []
+    foreign = sorted(name for name in found if not name.startswith("."))
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise ValueError(
+            f"--out {run} holds {foreign[0]}{more} and no run: name a new folder, or an empty one"
+        )
+
+
+def check_outside(run: Path, data: str | None) -> None:
+    """Refuse a run inside the folder of its films, among which its pictures would be found."""
+    folder = Path(named_split(data)[0]).resolve() if data is not None else None
+    if folder and folder.is_dir() and folder in (run.resolve(), *run.resolve().parents):
+        raise ValueError(
+            f"--out {run} lies inside --data {data}, where the images of the run would be taken for"
+            " films: name a folder outside of it"
+        )
+
+
 def check_same_data(run: Path, description: dict) -> None:
     path = run / "data.json"
     if not path.exists():
+        if state.saved_states(run / "backup"):
+            raise ValueError(
+                f"{run} holds a saved state and no data.json, which says what it was trained on:"
+                " bring the file back from a copy of the run, or choose another --out"
+            )
         return
-    theirs = json.loads(path.read_text())
+    theirs = read_json(path)
     if theirs["fingerprint"] != description["fingerprint"]:
         raise ValueError(
-            f"{run} was trained on other images ({theirs['count']} from {theirs['source']}; now"
-            f" {description['count']} from {description['source']}). Give the same --data to go on,"
-            " or choose another --out."
+            f"{run} was trained on other films: {_source(theirs)}, and now {_source(description)}"
+            f" ({_changes(theirs, description)}). Give the same to go on, or choose another --out."
         )
     if theirs.get("labelled") != description.get("labelled"):
         then, now = (
@@ -127,7 +202,33 @@ def check_same_data(run: Path, description: dict) -> None:
         )
 
 
+def _source(about: dict) -> str:
+    parts = [f"{about['count']:,} of {about['source']}"]
+    if about.get("classes"):
+        parts.append(f"class {', '.join(about['classes'])}")
+    if about.get("split"):
+        parts.append(f"split {about['split']}")
+    return ", ".join(parts)
+
+
+def _changes(theirs: dict, ours: dict) -> str:
+    """Return which films only one of two descriptions has, by content."""
+    then, now = (
+        {digest: name.removeprefix(f"{about['source']}/") for name, digest in about["images"]}
+        for about in (theirs, ours)
+    )
+    told = []
+    for what, mine, other in (("new", now, then), ("no longer there", then, now)):
+        names = sorted(name for digest, name in mine.items() if digest not in other)
+        if names:
+            more = ", ..." if len(names) > 3 else ""
+            told.append(f"{len(names):,} {what}: {', '.join(names[:3])}{more}")
+    return "; ".join(told) or "the same films, some more than once"
+
+
 def check_enough(count: int, recipe: Recipe) -> None:
+    if count < 2:
+        raise ValueError(f"{count} image: 2 different ones are the least a GAN can be trained on")
     if count < recipe.batch_size:
         raise ValueError(
             f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
@@ -215,7 +316,8 @@ def explain_stop(error: Exception, run: Path) -> str:
         return f"{error}. {kept}"
     if isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error):
         return (
-            f"the device's memory is too small for this recipe; pass a smaller --batch-size. {kept}"
+            "the device's memory is too small for this recipe; pass a smaller --batch-size, or"
+            f" smaller networks (--set width, generator_max_width, latent_dim). {kept}"
         )
     if "Collective ops is aborted" in str(error) and "/job:worker" in str(error):
         return f"another worker of the cluster stopped; its own message says why. {kept}"

@@ -1,5 +1,6 @@
 """A run with stages: each grows from the last, resumes, and is refused when it cannot fit."""
 
+import dataclasses
 import json
 import shutil
 
@@ -279,6 +280,28 @@ def test_bad_films_leave_nothing_behind(folder, tmp_path):
     with pytest.raises(ValueError, match="1 of 9 images cannot be used"):
         workflows.train(TINY, tmp_path / "run", data=str(films))
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_later_stage_cannot_do_is_said_before_the_first(folder, tmp_path):
+    with pytest.raises(ValueError, match="accumulation=2 works on one device, and there are 2"):
+        workflows.train(TINY, tmp_path / "run", data=str(folder), devices="cpu:2")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_in_the_last_moments_of_a_stage_ends_the_run(folder, tmp_path, monkeypatch):
+    real, trained = running.train, []
+
+    def train(stage, *args, **options):
+        result = real(stage, *args, **options)
+        trained.append(stage.image_size)
+        return dataclasses.replace(result, interrupted=True)  # too late to be stopped by it
+
+    monkeypatch.setattr(running, "train", train)
+    result = growing.grow(TINY, tmp_path / "run", data=str(folder))
+    assert (trained, result.state) == ([32], "stopped")
+    monkeypatch.undo()
+    monkeypatch.setattr(planning, "measure_speed", lambda stages, strategy: 1e9)
+    assert workflows.train(TINY, tmp_path / "run", data=str(folder)).state == "finished"
 
 
 def test_accumulation_over_replicas_is_refused(folder):

@@ -102,7 +102,7 @@ MAY_IMPORT = {
     "training.callbacks": ({"training.state", "data.images"}, {"tensorflow", "keras"}),
     "training.curves": ({"training.callbacks"}, {"matplotlib"}),
     "training.evaluating": (
-        {"training.callbacks", "training.state", "data.images"},
+        {"training.callbacks", "training.noise", "training.state", "data.images"},
         {"tensorflow", "keras"},
     ),
     # Arrays in, numbers out.
@@ -158,6 +158,7 @@ MAY_IMPORT = {
             "rules",
             "data.prepare",
             "data.records",
+            "data.sources",
             "training.callbacks",
             "training.state",
         },

@@ -259,3 +259,24 @@ def test_the_papers_list_without_256_is_possible():
 def test_growth_that_cannot_be_is_named(fields, message):
     with pytest.raises(ValueError, match=message):
         GROWN.override(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"batch_size": 4, "accumulation": 2}, "augmentation_target .* whose 2 images are too few"),
+        (
+            {"batch_size": 4, "accumulation": 4, "augmentation_target": 0.0},
+            "minibatch_stddev compares the images of a step, which has 1",
+        ),
+    ],
+)
+def test_what_compares_images_needs_some_at_a_time(fields, said):
+    with pytest.raises(ValueError, match=said):
+        RECIPES["small_data"].override(**fields).check()
+    RECIPES["small_data"].override(batch_size=8, accumulation=2).check()
+
+
+def test_a_number_too_long_for_a_float_is_no_traceback():
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        RECIPES["small_data"].override(seed="9" * 400)

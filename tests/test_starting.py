@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(child):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"width": 2}, "cannot take over the weights of one of 32: layer .*same networks"),
+        ({"width": 2}, "has networks of width 4 and not 2 .*: pass --set width=4$"),
         ({"image_size": 64}, "of 64 pixels cannot take over the weights of one of 32"),
     ],
 )
@@ -95,3 +95,23 @@ def test_other_networks_are_refused_and_nothing_is_written(parent, tmp_path, fie
 def test_a_folder_that_is_no_run_is_refused(parent, tmp_path):
     with pytest.raises(ValueError, match="is no run to start from"):
         workflows.train(TINY, tmp_path / "run", data=parent[1], start_from=tmp_path / "none")
+
+
+def test_a_run_ended_before_its_first_state_begins_with_what_it_is_given_now(
+    parent, child, tmp_path
+):
+    begun = tmp_path / "run"
+    begun.mkdir()
+    for given, inherited in ((parent[0], 16), (None, 0)):
+        for earlier in ({}, {"started_from": {"recipe": "default"}, "inherited": ["a" * 64]}):
+            (begun / "data.json").write_text(json.dumps({"images": [], **earlier}))
+            about = runs.describe_start(begun, given)
+            assert len(about.get("inherited", ())) == inherited
+
+
+def test_a_run_with_a_state_of_its_own_is_not_given_another(parent, child):
+    with pytest.raises(ValueError, match="began without --start-from .* leave --start-from out"):
+        workflows.train(
+            TINY.override(epochs=2), parent[0], data=parent[1], extend=True, start_from=child[0]
+        )
+    assert runs.describe_start(child[0], parent[0])["started_from"]["images_seen"] == 16

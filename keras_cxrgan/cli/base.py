@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import click
 
 from keras_cxrgan import __version__
 from keras_cxrgan.recipe import FEW_FILMS, Recipe
 from keras_cxrgan.rules import CHOICES
+
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Command(click.Command):
@@ -18,8 +23,14 @@ class Command(click.Command):
         except ValueError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            place = f" {error.filename}" if error.filename else ""
-            raise click.ClickException(f"cannot use{place}: {error.strerror or error}") from error
+            place = Path(error.filename) if error.filename else None
+            if place and place.suffix == ".tmp":
+                place = place.parent  # a name that nobody gave
+            named = f" {place}" if place else ""
+            mend = "out" in ctx.params and error.errno in CANNOT_WRITE
+            raise click.ClickException(
+                f"cannot use{named}: {error.strerror or error}{'; choose another --out' * mend}"
+            ) from error
 
 
 class Group(click.Group):

@@ -120,6 +120,8 @@ def train(
         recipe_name = choose_recipe(data, classes, split, layout, allow_leak)
         if not (dry_run or as_json):
             click.echo(f"recipe {recipe_name} (--recipe names another)", err=True)
+    if {"epochs", "training_images"} <= {*fields}:
+        raise click.UsageError("epochs and training_images say the same thing: give one of them")
     recipe = Recipe.load(recipe_name).override(**fields)
     out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes, split)}")
     if dry_run:

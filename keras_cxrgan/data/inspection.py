@@ -125,7 +125,7 @@ def inspect_records(
     """
     records = tuple(records)
     if not records:
-        raise ValueError("there are no images to inspect: give a folder that holds some (--data)")
+        raise ValueError("there are no images to inspect: give a folder that holds some")
     progress = progress or (lambda done, total: None)
     files = []
     for facts in in_order(read_facts, records, workers or min(os.cpu_count() or 1, 32)):

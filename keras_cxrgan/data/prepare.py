@@ -98,7 +98,7 @@ def prepare_images(
     """
     records = tuple(records)
     if not records:
-        raise ValueError("there are no images to prepare: give a folder that holds some (--data)")
+        raise ValueError("there are no images to prepare: give a folder that holds some")
     if on_bad_file not in ("error", "skip"):
         raise ValueError(f"on_bad_file is {on_bad_file!r}: choose error or skip (--on-bad-file)")
     image_size = int(image_size)
@@ -150,7 +150,7 @@ def _checked(
         advice = "Remove or repair them, or pass --on-bad-file skip."
         raise BadFiles(rejected, len(records), advice)
     if len(rejected) == len(records):
-        advice = "No image is left: give PNG, JPEG or DICOM files (--data)."
+        advice = "No image is left: give PNG, JPEG or DICOM files."
         raise BadFiles(rejected, len(records), advice)
     return rejected
 

@@ -77,17 +77,17 @@ def find_records(source: str | os.PathLike, classes: Sequence[str] = ()) -> list
         names = ["/".join(parts) for parts in _walk(source)]
         found = [Record(str(source / name), _label(name)) for name in sorted(names)]
     elif not os.path.exists(source):
-        raise ValueError(f"{source} does not exist: give a folder, a zip or an image file (--data)")
+        raise ValueError(f"{source} does not exist: give a folder, a zip or an image file")
     elif _looks_like_image(Record(str(source))):
         names, found = [source.name], [Record(str(source))]
     elif source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         names = _member_names(source)
         found = [Record(name, _label(name), archive=str(source)) for name in sorted(names)]
     else:
-        raise ValueError(f"{source} is not a folder, a zip, a PNG, a JPEG or a DICOM file (--data)")
+        raise ValueError(f"{source} is not a folder, a zip, a PNG, a JPEG or a DICOM file")
     records = [record for record in found if _looks_like_image(record)]
     if not records:
-        raise ValueError(f"{source} holds no PNG, JPEG or DICOM image: {_describe(names)} (--data)")
+        raise ValueError(f"{source} holds no PNG, JPEG or DICOM image: {_describe(names)}")
     return select_classes(
         records, (classes,) if isinstance(classes, str) else tuple(classes), source
     )
@@ -226,7 +226,7 @@ def _opened_zip(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
         archive.close()
         raise ValueError(
             f"{path} holds {len(archive.infolist()):,} files, more than the limit of "
-            f"{MAX_MEMBERS:,} in a zip: unpack it and give the folder (--data)"
+            f"{MAX_MEMBERS:,} in a zip: unpack it and give the folder"
         )
     return archive
 
@@ -240,7 +240,7 @@ def _member_names(source: Path) -> list[str]:
         if info.is_dir() or outside or any(map(_is_hidden, parts)):
             continue
         if info.flag_bits & 1:
-            raise ValueError(f"{source} is encrypted: unpack it and give the folder (--data)")
+            raise ValueError(f"{source} is encrypted: unpack it and give the folder")
         names.append(info.filename)
     return list(dict.fromkeys(names))
 

@@ -79,7 +79,7 @@ def read_table(path: str | Path) -> Reading:
     if "file" not in columns:
         raise ValueError(
             f"{path} has the columns {', '.join(table.columns[:6]) or 'none'}: a table of films"
-            f" needs one of {', '.join(_COLUMNS['file'])}; for a public set give its folder (--data)"
+            f" needs one of {', '.join(_COLUMNS['file'])}; for a public set give its folder"
         )
     _check_patients(table, str(path))
     records: dict[str, Record] = {}
@@ -95,7 +95,7 @@ def read_table(path: str | Path) -> Reading:
                 f"{path} gives {name} two labels ({first.label!r} and {record.label!r}): keep one"
             )
     if not records:
-        raise ValueError(f"{path} lists no films: below its header there is nothing (--data)")
+        raise ValueError(f"{path} lists no films: below its header there is nothing")
     used = ", ".join(columns.values())
     notes = (f"{path.name} ({used}) lists {len(records)} films in {len(table.rows)} rows",)
     return Reading("table", tuple(records.values()), {}, notes)

@@ -72,7 +72,7 @@ def read_tfds(name: str, split: str | None = None, classes: Sequence[str] = ()) 
         for part in wanted:
             if part not in index.places:
                 known = ", ".join(index.places)
-                raise ValueError(f"{archive} has no split {part!r}: it has {known} (--split)")
+                raise ValueError(f"{archive} has no split {part!r}: it has {known}")
     read_label, read_patient, read_view = _label(builder), _patient(builder), _view(builder)
     records, left_out = [], Counter(_told(builder, "left_out", {}))
     for part in wanted:

@@ -70,14 +70,13 @@ def transfer(
         try:
             target = grown.get_layer(head if layer.name == HEAD else layer.name)
             target.set_weights(layer.get_weights())
-        except ValueError as error:
+        except ValueError:
             if layer.name == HEAD and head != HEAD:
                 continue
             raise ValueError(
                 f"the {grown.name} of {_size(grown)} pixels cannot take over the weights of one of"
-                f" {_size(previous)}: layer {layer.name} has no equal"
-                f" ({str(error).splitlines()[0]}); give both the same networks (width, channels,"
-                " grown_from, growth_width, ...)"
+                f" {_size(previous)}: layer {layer.name} has no equal; give both the same networks"
+                " (width, channels, grown_from, growth_width, ...)"
             ) from None
         copied.append(layer.name)
     if start == "former_image":

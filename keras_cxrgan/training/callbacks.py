@@ -109,6 +109,29 @@ class RateDecay(keras.callbacks.Callback):
             optimizer.learning_rate = rate * factor
 
 
+class AlignTicks(keras.callbacks.Callback):
+    """Ends the first tick of a run that goes on where a tick of one never stopped would end.
+
+    What is looked at once a tick, such as scores and samples, is then of the same states.
+
+    Args:
+        steps: of the first tick, fewer than of the others. Put it before what may end the run.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left, self.ended = steps, False
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0 and not self.model.stop_training:
+            self.ended = self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.ended:
+            self.ended = self.model.stop_training = False
+
+
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `NonFinite` at the first loss or gradient that is no number, naming it."""
 
@@ -166,7 +189,10 @@ class RunLog(keras.callbacks.Callback):
 
 
 def _rounded(value):
-    return value if isinstance(value, int) else float(f"{value:.6g}")
+    """JSON has no word for a number that is none, such as a gradient beyond float16."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def read_log(path: Path) -> list[dict]:
@@ -174,7 +200,7 @@ def read_log(path: Path) -> list[dict]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

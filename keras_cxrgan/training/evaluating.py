@@ -17,10 +17,10 @@ import tensorflow as tf
 
 from keras_cxrgan.data.images import decode, encode_png, to_uint8
 from keras_cxrgan.training.callbacks import read_log
+from keras_cxrgan.training.noise import images_at_once
 from keras_cxrgan.training.state import read_best, save_best, write_best
 
 LOWER_IS_BETTER = ("kid", "frechet")
-BATCH_SIZE = 32
 
 
 class Evaluate(keras.callbacks.Callback):
@@ -111,15 +111,13 @@ class Evaluate(keras.callbacks.Callback):
 
     def _generate(self):
         count, seed = self.terms["count"], self.terms["seed"]
-        images = np.empty((count, *self.model.generator.output_shape[1:3]), np.uint8)
-        for first in range(0, count, BATCH_SIZE):
+        height, width = self.model.generator.output_shape[1:3]
+        images, at_once = np.empty((count, height, width), np.uint8), images_at_once(height)
+        for first in range(0, count, at_once):
             self.report(first, count, "")
-            # Whole batches also at the end, as `cxrgan generate` makes them: the size of a batch
-            # decides the order in which TensorFlow adds, and so the last digit.
-            made = to_uint8(
-                self.model.generate(BATCH_SIZE, seed=seed, start=first, batch_size=BATCH_SIZE)
-            )
-            images[first : first + BATCH_SIZE] = _grey(made[: count - first])
+            # Whole batches also at the end, as `cxrgan generate` makes them.
+            made = self.model.generate(at_once, seed=seed, start=first, batch_size=at_once)
+            images[first : first + at_once] = _grey(to_uint8(made)[: count - first])
         return images
 
     def _keep_best(self, record):

@@ -24,7 +24,8 @@ class GAN(keras.Model):
 
     Random numbers are a pure function of (seed, step, purpose), drawn for the global batch and
     sliced by replica. So a run continues exactly from its step counter, replicas never share
-    noise, and the number of replicas does not change what is learnt.
+    noise, and their number does not change what is learnt: but for dropout, which draws alike on
+    all, and the standard deviation of a minibatch, whose groups of 4 end at a replica's last.
 
     Args:
         generator: functional model, latents (N, latent_dim) -> images (N, H, W, C) in [-1, 1].

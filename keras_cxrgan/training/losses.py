@@ -109,9 +109,9 @@ def _squared_gradient_norms(discriminator, images):
     images = tf.convert_to_tensor(images)  # arrays cannot be watched
     with tf.GradientTape() as tape:
         tape.watch(images)
-        # The logit of an image depends on that image alone (no batch normalization), so that the
-        # gradient of the sum holds each image's own. The standard deviation of a minibatch mixes
-        # in the little that an image moves the others' logits.
+        # The gradient of the sum holds each image's own where a logit depends on its image alone.
+        # The standard deviation of a minibatch mixes in the little that an image moves the others'
+        # logits, batch normalization more: with it the penalty is another, and weaker.
         total = tf.reduce_sum(discriminator(images))
     gradients = tf.cast(tape.gradient(total, images), tf.float32)
     return tf.reduce_sum(tf.square(gradients), axis=[1, 2, 3])

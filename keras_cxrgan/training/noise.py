@@ -6,6 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 
+def images_at_once(image_size: int) -> int:
+    """Return how many images are generated together: a bound on memory, the same everywhere.
+
+    The size of a batch decides the order in which TensorFlow adds, and so the last digit.
+
+    >>> [images_at_once(size) for size in (64, 256, 512, 2048)]
+    [32, 32, 8, 1]
+    """
+    return min(32, max(1, 32 * 256**2 // image_size**2))
+
+
 def draw_latents(shape, seed, distribution: str):
     """Return float32 random numbers: `normal`, `uniform` on [-1, 1], or `unit` on [0, 1]."""
     if distribution == "normal":

@@ -87,11 +87,17 @@ def saved_states(folder: Path) -> list[Path]:
 def load_state(gan: GAN, folder: Path) -> tuple[int, list[str]]:
     """Load the newest whole state; return (images seen, notes on files that were damaged).
 
-    Returns 0 when there is none. Raises `ValueError` when a state belongs to other networks.
+    Returns 0 when there is none. Raises `ValueError` when a state belongs to other networks, and
+    when none of those that are there can be read: beginning anew would remove what they may hold.
     """
     arrays, damaged = read_newest(folder)
+    if arrays is None and damaged:
+        raise ValueError(
+            f"no state in {folder} can be read ({damaged[0]}): bring one back from a copy of it, or"
+            " remove that folder to begin anew"
+        )
     if arrays is None:
-        return 0, damaged
+        return 0, []
     assign_state(gan, arrays, folder)
     return int(arrays["images_seen"]), damaged
 
@@ -103,8 +109,10 @@ def read_newest(folder: Path) -> tuple[dict | None, list[str]]:
         try:
             with open(path, "rb") as file, np.load(file) as arrays:
                 return {name: arrays[name] for name in arrays.files}, damaged
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            damaged.append(f"{path.name} is damaged ({error}) and was passed over")
+        except OSError as error:
+            damaged.append(f"{path.name} cannot be read ({error}) and was passed over")
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            damaged.append(f"{path.name} is damaged and was passed over")
     return None, damaged
 
 

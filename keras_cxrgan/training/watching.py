@@ -23,13 +23,16 @@ PATIENCE = 5  # looks or ticks in a row that must agree
 # Images seen from the first to the last of them, at least. Every run begins like a failed one: a
 # narrow DCGAN on 70 films recovered by itself after 21,000 images.
 PATIENCE_IMAGES = 25_000
+PIXELS_AT_ONCE = (
+    2**16
+)  # of each image, in float32: hundreds of large films must not fill the memory
 
 
 def pairwise_distance(images: np.ndarray) -> float:
     """Return the mean over all pairs of images of their RMS difference in grey levels (0-255).
 
-    images: (N, ...) float32 in [-1, 1], N at least 2. Real films of one
-    class lie at 50 to 65, a collapsed generator's images near 0.
+    images: (N, ...) uint8, or float32 in [-1, 1]; N at least 2. Real films of one class lie at 50
+    to 65, a collapsed generator's images near 0.
 
     >>> black, grey, white = np.full((4, 4), -1.0), np.zeros((4, 4)), np.ones((4, 4))
     >>> pairwise_distance(np.stack([black, grey, white]))  # 127.5, 127.5 and 255
@@ -37,14 +40,18 @@ def pairwise_distance(images: np.ndarray) -> float:
     """
     if len(images) < 2:
         raise ValueError(f"a distance between images needs 2 or more, got {len(images)}")
-    flat = np.asarray(images, np.float32).reshape(len(images), -1)
-    # Less their mean, so that small differences are not differences of large numbers.
-    flat = flat - flat.mean(axis=0)
-    products = (flat @ flat.T).astype(np.float64)
+    flat = np.asarray(images).reshape(len(images), -1)
+    scale = np.float32(1 if flat.dtype == np.uint8 else 127.5)
+    products = np.zeros((len(flat), len(flat)))
+    for first in range(0, flat.shape[1], PIXELS_AT_ONCE):
+        block = flat[:, first : first + PIXELS_AT_ONCE].astype(np.float32) * scale
+        # Less their mean, so that small differences are not differences of large numbers.
+        block -= block.mean(axis=0)
+        products += block @ block.T
     norms = np.diag(products)
     squared = norms[:, None] + norms[None] - 2 * products
     upper = squared[np.triu_indices(len(flat), 1)]
-    return float(127.5 * np.sqrt(np.maximum(upper, 0) / flat.shape[1]).mean())
+    return float(np.sqrt(np.maximum(upper, 0) / flat.shape[1]).mean())
 
 
 class WatchCollapse(keras.callbacks.Callback):
@@ -66,7 +73,7 @@ class WatchCollapse(keras.callbacks.Callback):
         interval: images seen between two looks; each costs the making of `latent_count` images.
 
     Example:
-        >>> real = pairwise_distance(from_uint8(films[:256]))
+        >>> real = pairwise_distance(films[:256])
         >>> watch = WatchCollapse(real_distance=real, report=print)
     """
 

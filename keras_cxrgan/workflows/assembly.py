@@ -16,6 +16,7 @@ from keras_cxrgan.data.prepare import ImageSet, prepare_images
 from keras_cxrgan.data.records import Record, content_hash, fingerprint
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.runs import check_batch_size
 from keras_cxrgan.training import runtime
 from keras_cxrgan.training.gan import GAN
 
@@ -207,17 +208,12 @@ def build_gan(
         >>> gan.fit(training_batches(images, 32), steps_per_epoch=10, shuffle=False)
     """
     strategy = strategy or tf.distribute.get_strategy()
+    check_batch_size(recipe, strategy.num_replicas_in_sync)
     if recipe.conditional != bool(class_counts):
         raise ValueError(
             f"a recipe with conditional={str(recipe.conditional).lower()} needs"
             f" {'the films of each class' if recipe.conditional else 'no'} class_counts,"
             f" got {class_counts}"
-        )
-    if recipe.accumulation > 1 and strategy.num_replicas_in_sync > 1:
-        # Keras decides whether to apply inside a tf.cond, which strategies do not allow.
-        raise ValueError(
-            f"accumulation={recipe.accumulation} works on one device, and there are"
-            f" {strategy.num_replicas_in_sync}: pass --devices cpu or gpu:0, or --set accumulation=1"
         )
     # Here and not only at the start of the process: whatever drew random numbers since, a library
     # or a network built for something else, would change the initial weights.

@@ -103,7 +103,10 @@ def grow(
             runs.write_text(run / "stages.json", json.dumps(rows, indent=1) + "\n")
             if report:
                 report("", 0, 0, _sentence(rows[-1]))
-            if result.state == "stopped":
+            if result.interrupted:
+                # In its last moments a stage is finished all the same; the run is not.
+                if stage is not stages[-1]:
+                    result = dataclasses.replace(result, state="stopped")
                 break
             before = folder
     return dataclasses.replace(

@@ -23,7 +23,7 @@ from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.export import read_export, write_export
 from keras_cxrgan.sharing.figures import compare_rows
 from keras_cxrgan.training import state
-from keras_cxrgan.training.noise import class_of, indexed_latents
+from keras_cxrgan.training.noise import class_of, images_at_once, indexed_latents
 from keras_cxrgan.workflows.assembly import build_networks
 
 SAMPLE_COUNT = 64
@@ -220,10 +220,9 @@ def sampled(
             all. A generator without classes has none.
     """
     size = card["images"]["shape"][0]
-    batch_size = batch_size or min(32, max(1, 32 * 256**2 // size**2))
+    batch_size = batch_size or images_at_once(size)
 
-    # Whole batches always, also for the last images: the size of a batch decides the order in
-    # which TensorFlow adds, and so the last digit.
+    # Whole batches always, also for the last images: see `images_at_once`.
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
     def sample(first):
         inputs = indexed_latents(
@@ -272,7 +271,7 @@ def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model,
             f"{source} is no run and no export: it holds neither recipe.json nor card.json;"
             " train one with cxrgan train --out RUN"
         )
-    recipe = Recipe.from_json((source / "recipe.json").read_text())
+    recipe = runs.read_recipe(source)
     selection = None
     if best:
         weights, selection = state.best_weights(source / "checkpoints")
@@ -282,7 +281,7 @@ def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model,
     # Plain layers in float32: the weights are the same whatever trained them.
     plain = dataclasses.replace(recipe, precision="float32")
     about = source / "data.json"
-    data = json.loads(about.read_text()) if about.is_file() else {}
+    data = runs.read_json(about) if about.is_file() else {}
     classes = data.get("labels", {})
     if recipe.conditional and not classes:
         raise ValueError(

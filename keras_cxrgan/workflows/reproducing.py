@@ -172,7 +172,7 @@ def train(cell: Cell, run: Path, setting: Setting) -> dict:
         extend=bool(cell.run),
         report=setting.report,
     )
-    if trained.state == "stopped":
+    if trained.interrupted:
         raise Stopped(f"stopped in {run}; the same command goes on from there")
     step = cell.recipe.batch_size * cell.recipe.critic_steps
     if trained.images_seen >= cell.recipe.total_images(trained.images) + step:

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from keras_cxrgan import runs
 from keras_cxrgan.data.batches import training_batches
-from keras_cxrgan.data.images import from_uint8, image_grid, write_png
+from keras_cxrgan.data.images import image_grid, write_png
+from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.models.incremental import transfer
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
@@ -51,6 +52,7 @@ class RunResult:
     seconds: float
     metrics: dict
     export: str | None
+    interrupted: bool = False  # by Ctrl-C or SIGTERM, even if its last step had been made
     best: dict | None = None  # the checkpoint kept by --evaluate-every, and how it was chosen
     rejected: tuple[tuple[str, str], ...] = ()  # files that could not be read, and why
     notes: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ def train(
     """
     recipe.check()
     run = Path(run)
+    runs.check_outside(run, data)
     if recipe.stages and start_from:
         raise ValueError("--start-from does not apply to a recipe with stages, which has its own")
     if recipe.stages:
@@ -156,7 +159,7 @@ def train(
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
             if start_from and not resumed_from:
-                _begin_with(gan, start_from, image_set.images)
+                _begin_with(gan, recipe, start_from, image_set.images)
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 runs.check_workers_agree(strategy, recipe, description, resumed_from)
         except tf.errors.OpError as error:
@@ -189,14 +192,14 @@ def train(
         )
 
 
-def _begin_with(gan, earlier: Path, images) -> None:
+def _begin_with(gan, ours: Recipe, earlier: Path, images) -> None:
     """Give the networks what those of another run have learnt; optimizers start afresh."""
     earlier = runs.newest_stage(Path(earlier))
-    recipe = Recipe.from_json((earlier / "recipe.json").read_text())
+    recipe = runs.read_recipe(earlier)
     arrays, _ = state.read_newest(earlier / "backup")
     if arrays is None:
         raise ValueError(f"{earlier} holds no complete state to start from; train it first")
-    labels = json.loads((earlier / "data.json").read_text()).get("labels", {})
+    labels = runs.read_json(earlier / "data.json").get("labels", {})
     generator, discriminator = build_networks(recipe, classes=len(labels))
     generator.set_weights(state.weights_of("generator", arrays))
     discriminator.set_weights(state.weights_of("discriminator", arrays))
@@ -216,8 +219,18 @@ def _begin_with(gan, earlier: Path, images) -> None:
             tf.nn.avg_pool2d(batch, times, times, "VALID").numpy()
             for batch in training_batches(some, count, channels=recipe.channels).take(4)
         ]
-    transfer(generator, gan.generator, start=start, batches=latents)
-    transfer(discriminator, gan.discriminator, start=start, batches=films)
+    try:
+        transfer(generator, gan.generator, start=start, batches=latents)
+        transfer(discriminator, gan.discriminator, start=start, batches=films)
+    except ValueError as error:
+        sections = meanings(Recipe).items()
+        networks = ["channels", *(n for head, of in sections for n in of if "models/" in head)]
+        changed = {k: v for k, v in recipe.difference(ours).items() if k in networks}
+        if not changed:
+            raise
+        told = ", ".join(f"{name} {then} and not {now}" for name, (then, now) in changed.items())
+        fields = " ".join(f"--set {name}={spell(then)}" for name, (then, _) in changed.items())
+        raise ValueError(f"{earlier} has networks of {told} ({error}): pass {fields}") from None
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
 
@@ -240,7 +253,9 @@ def _fit(
     total = recipe.total_images(len(images))
     per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
     steps_per_tick = max(1, min(STEPS_PER_TICK, round(len(images) / per_step)))
-    ticks = math.ceil(max(0, total - resumed_from) / (per_step * steps_per_tick))
+    steps = math.ceil(max(0, total - resumed_from) / per_step)
+    first = min(steps, steps_per_tick - resumed_from // per_step % steps_per_tick)
+    ticks = (first > 0) + math.ceil((steps - first) / steps_per_tick)
     earlier = callbacks.read_log(run / "log.jsonl")
     earlier = [record for record in earlier if record["images_seen"] <= resumed_from]
     clock = callbacks.Clock(
@@ -264,6 +279,7 @@ def _fit(
         watchers.append(callbacks.Backup(run / "backup", backup_seconds))
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         watchers.insert(0, stop)  # one worker that stops would leave the others waiting
+    watchers.insert(0, callbacks.AlignTicks(first))
     if ticks:
         batches = training_batches(
             images,
@@ -318,6 +334,7 @@ def _fit(
         seconds=last.get("seconds", 0.0),
         metrics={name: last[name] for name in gan.trackers if name in last},
         export=str(run / "export") if chief and finished else None,
+        interrupted=bool(stop.received),
         best=state.read_best(run / "checkpoints") if chief else None,
         rejected=image_set.rejected,
         notes=notes,
@@ -358,7 +375,7 @@ def _evaluate(recipe, run, images, report) -> Evaluate:
 
 def _watch_collapse(recipe, images, total, report) -> WatchCollapse | None:
     """Return the callback that warns of a failing run; None for films that are all the same."""
-    distance = pairwise_distance(from_uint8(np.asarray(images[:LOOKED_AT])))
+    distance = pairwise_distance(images[:LOOKED_AT])
     if not distance:
         return None
     return WatchCollapse(

@@ -154,7 +154,7 @@ def generator_of(study: Study, cell: Cell, name: str, report=None) -> Path:
     write_manifest(table, training_entries(study.films, study.gan_films(cell, name)))
     keras.utils.clear_session()  # many networks in one process
     ended = train(recipe, run, data=str(table), report=report)
-    if ended.state == "stopped":
+    if ended.interrupted:
         raise Stopped(f"stopped in {run}; the same command goes on from there")
     return run
 

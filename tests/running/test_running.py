@@ -141,7 +141,7 @@ def test_extend_changes_epochs_alone(run, folder, no_training):
 
 def test_other_images_are_refused(run, tmp_path, no_training):
     other = write_films(tmp_path / "other", 32, seed=9)
-    with pytest.raises(ValueError, match="trained on other images") as error:
+    with pytest.raises(ValueError, match="trained on other films") as error:
         workflows.train(TINY, run, data=str(other))
     assert str(other) in str(error.value)
 
@@ -176,6 +176,16 @@ def test_a_damaged_newest_backup_costs_one_interval_and_is_told(run, folder):
     result = workflows.train(TINY, run, data=str(folder))
     assert (result.state, result.resumed_from, result.images_seen) == ("finished", 32, 64)
     assert len(result.notes) == 1 and "000000000064.npz is damaged" in result.notes[0]
+
+
+def test_a_run_of_which_no_state_can_be_read_is_not_begun_anew(run, folder):
+    for path in (run / "backup").glob("*.npz"):
+        path.write_bytes(b"half a file")
+    before = (run / "log.jsonl").read_text()
+    with pytest.raises(ValueError, match="no state in .*backup can be read .*remove that folder"):
+        workflows.train(TINY.override(epochs=9), run, data=str(folder), extend=True)
+    assert (run / "log.jsonl").read_text() == before and len(before.splitlines()) > 1
+    assert len(list((run / "backup").glob("*.npz"))) == 2
 
 
 def test_a_run_that_another_process_holds_is_refused(run, folder, no_training):

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import sys
 import types
 
@@ -16,6 +17,7 @@ from keras_cxrgan import workflows
 from keras_cxrgan.data.images import decode
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.terminal import summarize_run
+from keras_cxrgan.training import callbacks
 
 
 def fake_scorer(monkeypatch, *values):
@@ -177,6 +179,31 @@ def test_a_resumed_run_evaluates_anew_what_it_trains_anew(
     assert (result.best["images_seen"], result.best["evaluations"]) == (64, 2)
     np.testing.assert_array_equal(given["fake"][0], evaluated[2]["fake"][1])
     assert_same_state(run, finished[0])
+
+
+def test_a_run_stopped_within_a_tick_looks_at_the_same_states_as_one_never_stopped(
+    folder, tmp_path, monkeypatch
+):
+    recipe = TINY.override(epochs=6, sample_interval=48)  # of 32 films, 4 steps of 8 a tick
+    run = tmp_path / "run"
+
+    class AtSevenSteps(callbacks.StopOnSignal):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.images_seen.numpy()) == 56:
+                self._stop(signal.SIGINT, None)
+
+    monkeypatch.setattr(callbacks, "StopOnSignal", AtSevenSteps)
+    assert workflows.train(recipe, run, data=str(folder)).state == "stopped"
+    monkeypatch.undo()
+    assert workflows.train(recipe, run, data=str(folder)).resumed_from == 56
+    workflows.train(recipe, tmp_path / "whole", data=str(folder))
+    seen, whole = (
+        [json.loads(line)["images_seen"] for line in (place / "log.jsonl").read_text().splitlines()]
+        for place in (run, tmp_path / "whole")
+    )
+    assert whole == [32, 64, 96, 128, 160, 192]
+    assert seen == [32, 56, *whole[1:]]
+    assert_same_state(run, tmp_path / "whole")
 
 
 def test_a_run_may_go_on_with_other_watching_and_says_so(evaluated, folder, tmp_path, monkeypatch):

@@ -67,6 +67,18 @@ def test_pairwise_distance_does_not_lose_small_differences_in_large_numbers():
     assert pairwise_distance(images) == pytest.approx(127.5e-4, rel=1e-2)
 
 
+def test_pairwise_distance_of_bytes_in_parts_is_that_of_floats_at_once(monkeypatch):
+    films = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
+    flat = films.reshape(5, -1).astype(float)
+    pairs = [np.sqrt(np.mean((a - b) ** 2)) for i, a in enumerate(flat) for b in flat[:i]]
+    assert pairwise_distance(films) == pytest.approx(np.mean(pairs), rel=1e-5)
+    monkeypatch.setattr(
+        "keras_cxrgan.training.watching.PIXELS_AT_ONCE", 7
+    )  # which does not divide 64
+    assert pairwise_distance(films) == pytest.approx(np.mean(pairs), rel=1e-5)
+    assert pairwise_distance(from_uint8(films)) == pytest.approx(np.mean(pairs), rel=1e-5)
+
+
 def test_pairwise_distance_needs_two_images():
     with pytest.raises(ValueError, match="2 or more, got 1"):
         pairwise_distance(np.zeros((1, 4, 4, 1), np.float32))
