@@ -219,7 +219,7 @@ def test_a_wrong_recipe_file_is_one_clear_line(text, words, in_tmp):
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("nowhere", ["nowhere does not exist", "--data"]),
+        ("nowhere", ["nowhere does not exist: give a folder, a zip or an image file"]),
         ("empty", ["empty holds no PNG, JPEG or DICOM image: it is empty"]),
         ("texts", ["texts holds no PNG, JPEG or DICOM image", ".txt 1"]),
         ("texts/note.txt", ["is not a folder, a zip, a PNG, a JPEG or a DICOM file"]),

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -93,6 +95,7 @@ def generate(
     leaks = list(card["data"].get("leaks", ()))
     if held_out:
         leaks += _crossed(source, held_out, allow_leak)
+    _check_room(out, sum(parts.values()), card)
     out.mkdir(parents=True, exist_ok=True)
     generated.remove_listed(out)
 
@@ -153,6 +156,18 @@ def _parts(source: Path, card: dict, classes: dict[str, int] | None) -> dict[str
     check_known(source, "class", classes, list(known), "--class")
     check_folders(classes)
     return classes
+
+
+def _check_room(out: Path, count: int, card: dict) -> None:
+    """Refuse more images than the disk can hold: a film's PNG takes some two thirds of its pixels."""
+    needed = count * math.prod(card["images"]["shape"]) * 2 / 3
+    place = next(path for path in (out, *out.resolve().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise ValueError(
+            f"{count:,} images need some {needed / 2**30:,.1f} GiB and {place} has"
+            f" {free / 2**30:,.1f}: ask for fewer, or choose another --out"
+        )
 
 
 def _blocks(generator, card, parts, seed, truncation, batch_size):

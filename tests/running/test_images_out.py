@@ -144,6 +144,7 @@ def test_smaller_truncation_gives_less_variety(finished, tmp_path):
         ({"truncation": -1.0}, "--truncation must be above 0"),
         ({"truncation": float("nan")}, "--truncation must be above 0, got nan"),
         ({"seed": 2**63}, "--seed must fit in 64 bits"),
+        ({"count": 10**12}, "1,000,000,000,000 images need some .* GiB .* ask for fewer"),
     ],
 )
 def test_wrong_numbers_are_refused_before_anything_is_written(finished, tmp_path, options, message):
