@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -17,7 +18,7 @@ from keras_cxrgan.data.augmentation import ClassicAugmentation
 from keras_cxrgan.data.images import decode, read_png_text, write_png
 from keras_cxrgan.data.records import content_hash
 from keras_cxrgan.data.sources import read_source
-from keras_cxrgan.workflows.augmenting import augment_films, read_summary
+from keras_cxrgan.workflows.augmenting import TABLE, augment_films, read_summary
 from keras_cxrgan.workflows.splitting import split
 
 ROOT = Path(__file__).parents[1]
@@ -283,3 +284,25 @@ def test_augmenting_films_needs_no_tensorflow():
     code = "import sys, keras_cxrgan.workflows.augmenting; sys.exit('tensorflow' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("inside", ["films below out", "out below films"])
+def test_films_and_copies_do_not_lie_in_one_another(films, tmp_path, inside):
+    here = shutil.copytree(films, tmp_path / "here")
+    out = here if inside == "films below out" else here / "copies"
+    before = sorted(path for path in here.rglob("*"))
+    with pytest.raises(ValueError, match="lie in one another: choose a folder apart"):
+        augment_films(here, out, 2, overwrite=True)
+    assert sorted(path for path in here.rglob("*")) == before
+
+
+def test_overwriting_removes_nothing_outside_of_the_folder(films, tmp_path):
+    out = tmp_path / "out"
+    augment_films(films, out, 1)
+    victim = tmp_path / "victim.txt"
+    victim.write_bytes(b"mine")
+    lines = (out / TABLE).read_text().splitlines()
+    lines.append(f"../victim.txt,x,p,,s,v,h,{content_hash(b'mine')}")
+    (out / TABLE).write_text("\n".join(lines) + "\n")
+    augment_films(films, out, 1, overwrite=True)
+    assert victim.read_bytes() == b"mine"

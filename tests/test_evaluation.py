@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+from pathlib import Path
 
 import cv2
 import keras
@@ -407,3 +409,35 @@ def test_a_generator_is_not_judged_on_films_it_was_trained_on(sets, network, tmp
     stamped = judge(f"{manifest}:train,test", allow_leak=True)
     assert stamped["settings"]["allow_leak"] is True
     assert any("LEAK ALLOWED" in text for text in stamped["warnings"])
+    with pytest.raises(
+        ValueError, match="--held-out .* has 4 images, and .* at least 7 are needed"
+    ):
+        judge(str(write(tmp_path / "four", clouds(4, 9))))
+
+    def audited(real, fake):
+        return workflows.audit(
+            real, fake, features=network, preparation="range=-1:1", cache=False, count=20
+        )["warnings"]
+
+    run, export = str(tmp_path / "run"), str(tmp_path / "run" / "export")
+    assert not any("not found here" in text for text in audited(f"{manifest}:train", run))
+    with pytest.raises(ValueError, match="run was trained on none of the films of"):
+        audited(f"{manifest}:test", run)
+    others = clouds(20, 8)
+    some = write(tmp_path / "some", others)
+    for name in sorted(path for path in Path(sets["real"]).iterdir())[:60]:
+        shutil.copy(name, tmp_path / "some" / f"real-{name.name}")
+    assert any("films that some does not hold: copies" in text for text in audited(some, run))
+    # An export tells the fingerprint of its films, and no film.
+    assert not any("not found here" in text for text in audited(f"{manifest}:train", export))
+    assert any("are not just those of" in text for text in audited(f"{manifest}:test", export))
+    told = workflows.evaluate(
+        f"{manifest}:train", [export], held_out=f"{manifest}:test", features=(network,),
+        preparation="range=-1:1", references=False, cache=False,
+    )["warnings"]  # fmt: skip
+    assert any("does not list the films it was trained on" in text for text in told)
+    with pytest.raises(ValueError, match="was trained on .*, which is to judge it"):
+        workflows.evaluate(
+            f"{manifest}:test", [export], held_out=f"{manifest}:train", features=(network,),
+            preparation="range=-1:1", references=False, cache=False,
+        )  # fmt: skip

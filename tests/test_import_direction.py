@@ -59,6 +59,7 @@ MAY_IMPORT = {
             "data.dicom",
             "data.headers",
             "data.images",
+            "data.layouts",
             "data.prepare",
             "data.records",
             "data.shortcuts",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -309,3 +310,20 @@ def test_the_command_exits_with_an_error_when_a_cell_failed(tmp_path):
     shown = CliRunner().invoke(main, ["--out", str(tmp_path / "out")])
     assert shown.exit_code == 1 and "failed: a" in shown.stderr
     assert "failed: no films" in shown.stdout
+
+
+def test_films_changed_in_their_place_are_other_films(tmp_path):
+    films = choosing.write_phantom(tmp_path / "films", {"normal": 4, "covid": 4})
+    first = reproducing._films(str(films))
+    assert reproducing._films(str(films)) == first != ""
+    film = next(Path(films).rglob("*.png"))
+    data = film.read_bytes()
+    film.unlink()
+    assert reproducing._films(str(films)) != first
+    film.write_bytes(data)
+    assert reproducing._films(str(films)) == first
+    # The same films, one of them in another class.
+    other = next(folder for folder in Path(films).iterdir() if folder != film.parent)
+    film.rename(other / "moved.png")
+    assert reproducing._films(str(films)) != first
+    assert reproducing._films(None) == reproducing._films(str(tmp_path / "none")) == ""

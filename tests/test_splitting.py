@@ -1,5 +1,6 @@
 import csv
 import json
+import types
 import zipfile
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from keras_cxrgan.cli.splitting import split_command
+from keras_cxrgan.data.dicom import pseudonym
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.manifest import read_manifest
-from keras_cxrgan.workflows.splitting import split
+from keras_cxrgan.data.records import content_hash
+from keras_cxrgan.workflows.splitting import _by_given_name, split
 
 HALVES = {"train": 0.5, "test": 0.5}
 
@@ -246,3 +249,36 @@ def test_wrong_options_are_one_clear_message(tmp_path, arguments, message):
     done = run(data, "--out", tmp_path / "m.csv", *arguments)
     assert done.exit_code != 0 and message in done.output
     assert isinstance(done.exception, SystemExit)
+
+
+def test_a_tag_that_a_table_names_is_that_patient():
+    def named(*films):
+        facts = [types.SimpleNamespace(tagged=tag) for _, tag in films]
+        return _by_given_name([patient or tag for patient, tag in films], facts)
+
+    tag, other, all_alike = (pseudonym(name) for name in ("P7", "P8", "ANONYMOUS"))
+    # Listed films have the table's name, others their tag's.
+    assert named(("P7", None), (None, tag), (None, other)) == ["P7", "P7", other]
+    assert named(("seven", tag), (None, tag), (None, None)) == ["seven", "seven", None]
+    # What an anonymiser wrote into all files joins nobody.
+    films = [("A", all_alike), ("B", all_alike), (None, all_alike)]
+    assert named(*films) == ["A", "B", all_alike]
+
+
+def test_copies_stay_with_the_film_that_they_were_made_of(tmp_path):
+    data = write(tmp_path / "d", [f"x/{i}.png" for i in range(40)])
+    hashes = [content_hash((data / "x" / f"{i}.png").read_bytes()) for i in range(40)]
+    rows = [f"x/{i}.png,x,{hashes[i % 10]}\n" for i in range(10, 40)]
+    (data / "films.csv").write_text("path,label,original_sha256\n" + "".join(rows))
+    split(data, tmp_path / "m.csv", fractions=HALVES)
+    sides = {}
+    for entry in read_manifest(tmp_path / "m.csv"):
+        sides.setdefault(entry.record.original or entry.sha256, set()).add(entry.record.split)
+    assert len(sides) == 10 and all(len(side) == 1 for side in sides.values())
+    # A manifest in which they were moved apart is refused.
+    text = (tmp_path / "m.csv").read_text().splitlines()
+    at = next(i for i, line in enumerate(text) if "x/39.png" in line)
+    swapped = text[at].replace(",train,", ",?,").replace(",test,", ",train,").replace("?", "test")
+    (tmp_path / "m.csv").write_text("\n".join([*text[:at], swapped, *text[at + 1 :]]) + "\n")
+    with pytest.raises(ValueError, match="the same content, or copies of it, on two sides"):
+        read_manifest(tmp_path / "m.csv")

@@ -16,6 +16,7 @@ import numpy as np
 from .codecs import PNG, clean_png
 from .headers import Header, read_header
 from .images import decode
+from .layouts import SPLIT_FOLDERS
 from .prepare import in_order
 from .records import Record, content_hash
 from .shortcuts import find_shortcuts
@@ -30,8 +31,6 @@ SIZES_SHOWN = 10
 
 _COLOUR_MODES = ("RGB", "palette", "RGB + alpha", "CMYK")  # of PNG and JPEG
 _COLOURED = 32  # difference of the channels from which a pixel counts as coloured
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
-           "validation": "val", "test": "test", "testing": "test"}  # fmt: skip
 _BLOCK = 1024
 
 GIVEN, DICOM_ID = "given with the files", "DICOM PatientID"
@@ -46,7 +45,8 @@ class FileFacts:
     `pixels` the hash of the decoded grey image, `perceptual` 64 bits of its lowest cosine
     frequencies (pHash, Zauner 2010), `thumbnail` uint8 (32, 32). `modality`, `view` and
     `manufacturer` are those of a DICOM file. `patient_from` is `GIVEN` or `DICOM_ID`; in the
-    second case `patient` is a pseudonym (`dicom.pseudonym`), never the id itself.
+    second case `patient` is a pseudonym (`dicom.pseudonym`), never the id itself. `tagged` is
+    that pseudonym also where `patient` was given.
     """
 
     name: str
@@ -69,12 +69,13 @@ class FileFacts:
     pixels: str = ""
     perceptual: int = 0
     thumbnail: np.ndarray | None = None
+    tagged: str | None = None
     suspicions: tuple[Suspicion, ...] = ()
 
     def as_dict(self) -> dict:
-        """JSON-ready, without the thumbnail; `perceptual` in hex."""
+        """JSON-ready, without the thumbnail and the second patient; `perceptual` in hex."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del values["thumbnail"]
+        del values["thumbnail"], values["tagged"]
         values["perceptual"] = f"{self.perceptual:016x}"
         values["suspicions"] = [dataclasses.asdict(found) for found in self.suspicions]
         return values
@@ -204,9 +205,10 @@ def _with_tags(facts: FileFacts, data: bytes) -> FileFacts:
         return facts  # decoding gives the reason
     names = {"modality": "modality", "view": "view_position", "manufacturer": "manufacturer"}
     facts = dataclasses.replace(facts, **{name: tags[tag] for name, tag in names.items()})
-    if facts.patient is None and tags["patient_id"]:
-        patient = pseudonym(tags["patient_id"])
-        facts = dataclasses.replace(facts, patient=patient, patient_from=DICOM_ID)
+    if tags["patient_id"]:
+        facts = dataclasses.replace(facts, tagged=pseudonym(tags["patient_id"]))
+        if facts.patient is None:
+            facts = dataclasses.replace(facts, patient=facts.tagged, patient_from=DICOM_ID)
     return facts
 
 
@@ -219,7 +221,7 @@ def _not_frontal(view: str | None) -> list[Suspicion]:
 
 def _split_of(path: str) -> str | None:
     folders = PurePosixPath(path.replace("\\", "/")).parts[:-1]
-    found = (_SPLITS.get(name.lower()) for name in reversed(folders))
+    found = (SPLIT_FOLDERS.get(name.lower()) for name in reversed(folders))
     return next(filter(None, found), None)
 
 

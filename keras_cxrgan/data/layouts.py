@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections import Counter
@@ -25,7 +26,13 @@ from keras_cxrgan.data.patients import patient_of
 from keras_cxrgan.data.records import Record, select_classes
 from keras_cxrgan.data.tables import Reading, columns_used, plain_table
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "dev": "val", "test": "test", "testing": "test",
+}  # fmt: skip
+"""Folders, in lower case, that tell the split of the films below them."""
+
+RSNA_MAPPING = "pneumonia-challenge-dataset-mappings"
 _RADIOGRAPHY = re.compile(r"(covid|normal|lung_opacity|viral pneumonia)[-\d (]*\d", re.IGNORECASE)
 
 
@@ -71,7 +78,7 @@ def _kermany(files: Files) -> Reading:
         above, label = ("", "", *folders_of(name))[-2:]
         if label.upper() not in ("NORMAL", "PNEUMONIA"):
             return "outside of the folders NORMAL and PNEUMONIA"
-        patient, split = patient_of(name, "kermany"), _SPLITS.get(above.lower())
+        patient, split = patient_of(name, "kermany"), SPLIT_FOLDERS.get(above.lower())
         return replace(record, label=label.upper(), patient=patient, split=split)
 
     records, left_out = _sift(files, decide, lambda name: tuple(name.split("/")[-3:]))
@@ -184,7 +191,10 @@ def _nih(files: Files) -> Reading:
 
 
 def _rsna(files: Files) -> Reading:
-    """RSNA Pneumonia Detection 2018: stage_2_train_labels.csv, one row per box, and DICOM."""
+    """RSNA Pneumonia Detection 2018: stage_2_train_labels.csv, one row per box, and DICOM.
+
+    `patientId` names an exam: 26,684 of 11,452 patients. Who they are, RSNA's mapping to NIH tells.
+    """
     table, detailed = files.table("patientid", "target"), files.table("patientid", "class")
     if table is None:
         raise files.misfit("rsna", "stage_2_train_labels.csv with patientId and Target")
@@ -196,20 +206,40 @@ def _rsna(files: Files) -> Reading:
     if detailed is not None:
         labels |= {row["patientid"]: row["class"] for row in detailed.rows if row["class"]}
 
+    patients, told = _rsna_patients(files)
+
     def decide(name: str, record: Record) -> Record | str:
-        patient = stem(name)
-        if patient in boxes:
-            return replace(record, label=labels[patient], patient=patient)
+        exam = stem(name)
+        if exam in boxes:
+            return replace(record, label=labels[exam], patient=patients.get(exam))
         in_test = any("test" in folder.lower() for folder in folders_of(name))
         return "test image without a label" if in_test else f"not in {table.name}"
 
     records, left_out = _sift(files, decide, stem)
-    several = sum(boxes[record.patient] > 1 for record in records)
+    several = sum(boxes[stem(record.path)] > 1 for record in records)
     notes = [
-        f"{several} patients have several rows (one per box): one image each",
+        f"{several} films have several rows (one per box): one image each",
+        told,
         "these films are a part of NIH ChestX-ray14: do not mix or test across the two",
     ]
     return Reading("rsna", records, left_out, (*notes, *_absent(len(boxes) - len(records), table)))
+
+
+def _rsna_patients(files: Files) -> tuple[dict[str, str], str]:
+    """Return exam -> patient of NIH ChestX-ray14, and where that is from."""
+    unknown = (
+        "patientId names an exam, so patients are unknown: lay RSNA's"
+        f" {RSNA_MAPPING}_2018.json beside the tables, which tells them"
+    )
+    for path, record in files.others.items():
+        if base(path).startswith(RSNA_MAPPING):
+            try:
+                rows = json.loads(read_text(record))
+                found = {row["subset_img_id"]: patient_of(row["img_id"], "nih") for row in rows}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                return {}, f"{base(path)} was not read ({error!r}); {unknown}"
+            return found, f"patients from {base(path)}: those of NIH ChestX-ray14"
+    return {}, unknown
 
 
 def _montgomery(files: Files) -> Reading:
@@ -245,8 +275,8 @@ def _folder(files: Files) -> Reading:
     def decide(name: str, record: Record) -> Record:
         nonlocal relabelled
         row, folders = rows.get(name, {}), [folder.lower() for folder in folders_of(name)]
-        splits = [_SPLITS[folder] for folder in folders if folder in _SPLITS]
-        label = None if folders and folders[-1] in _SPLITS else record.label
+        splits = [SPLIT_FOLDERS[folder] for folder in folders if folder in SPLIT_FOLDERS]
+        label = None if folders and folders[-1] in SPLIT_FOLDERS else record.label
         told, patient = row.get("label"), row.get("patient")
         relabelled += None not in (told, label) and told != label
         found["listed"] += bool(patient)

@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from keras_cxrgan.data.records import Record, find_records
 
+MAX_COLUMNS, MAX_TABLE = 200, 64 * 2**20
+
 
 @dataclass(frozen=True)
 class Table:
@@ -69,7 +71,7 @@ def list_files(source: Path) -> Files:
         suffix = PurePosixPath(name).suffix.lower()
         if "__MACOSX" in name.split("/") or base(name).startswith("._"):
             leftovers += suffix in (".png", ".jpg", ".jpeg")
-        elif suffix in (".csv", ".tsv", ".txt", ".xlsx"):
+        elif suffix in (".csv", ".tsv", ".txt", ".xlsx", ".json"):
             others[name] = Record(path, archive=archive)
     tables, unread = [], {}
     for name, record in others.items():
@@ -103,6 +105,12 @@ def parse_table(path: PurePosixPath, text: str) -> Table:
     header = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count))
     columns = tuple(column.strip().lower() for column in next(lines, ()))
+    if len(columns) > MAX_COLUMNS or len(text) > MAX_TABLE:
+        # Every short row becomes a whole one: a small file could fill the memory.
+        raise ValueError(
+            f"a table has at most {MAX_COLUMNS:,} columns and {MAX_TABLE // 2**20} MiB, and this"
+            f" {len(columns):,} and {len(text) / 2**20:.0f}"
+        )
     # A row may be shorter than the header; what is longer (a comma too many) is ignored.
     width = len(columns)
     rows = [

@@ -197,11 +197,14 @@ def _refuse_leaks(path: Path, entries: Sequence[Entry]) -> None:
             f"{path} leaks: {len(patients)} patient{'s' * (len(patients) > 1)} on two sides "
             f"({named}); make a new manifest (cxrgan split), or pass --allow-leak"
         )
-    contents = set(straddling(splits, [entry.sha256 for entry in entries]))
+    # A film, its copies, and what was made of it.
+    made = [(entry.sha256, entry.record.original) for entry in entries]
+    twice, several = [*splits, *splits], [digest for both in zip(*made) for digest in both]
+    contents = set(straddling(twice, several))
     if contents:
-        names = [entry.record.path for entry in entries if entry.sha256 in contents]
+        names = [e.record.path for e, both in zip(entries, made) if contents & {*both}]
         raise ValueError(
-            f"{path} leaks: the same content on two sides ({', '.join(names[:2])}; "
+            f"{path} leaks: the same content, or copies of it, on two sides ({', '.join(names[:2])}; "
             f"{_files(names)} in all); make a new manifest (cxrgan split), or pass --allow-leak"
         )
 

@@ -11,8 +11,8 @@ _NAME_RULES = {
         r"(person\d+)_(?:bacteria|virus)_\d+.*|((?:NORMAL2-)?IM-\d+)-\d+.*"
         r"|(?:NORMAL|BACTERIA|VIRUS)-(\d+)-\d+.*"
     ),
-    "nih": re.compile(r"(\d{8})_\d{3}"),
-    "rsna": re.compile(r"(.+)"),
+    # Its patients are 00000001 to 00030805; eight digits of any kind would take dates for them.
+    "nih": re.compile(r"(000[0-3]\d{4})_\d{3}"),
     "montgomery": re.compile(r"(MCUCXR_\d+)_[01]"),
     "shenzhen": re.compile(r"(CHNCXR_\d+)_[01]"),
 }

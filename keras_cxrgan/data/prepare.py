@@ -307,4 +307,6 @@ def _open_cache(
         images = np.load(path, mmap_mode="r")
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
+    if any("pip install" in reason for reason in reasons.values()):
+        return None  # it may have been installed since
     return (images, reasons) if (images.shape, images.dtype) == (shape, np.uint8) else None

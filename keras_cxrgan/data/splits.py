@@ -31,17 +31,19 @@ def split_patients(
     seed: int = 0,
     folds: int | None = None,
     near_duplicates: Iterable[tuple[int, int]] = (),
+    originals: Sequence[str | None] | None = None,
 ) -> Split:
     """Splits files by patient, stratified by class as well as whole patients allow.
 
-    Files of one patient, files of equal hash and near duplicates stay together; a file without
-    a patient is a patient of its own. With `folds` the splits are `fold0`, `fold1`, ... of
+    Files of one patient, files of equal hash or made of one, and near duplicates stay together; a
+    file without a patient is a patient of its own. With `folds` the splits are `fold0`, `fold1`, ... of
     equal size. The result depends on the contents and the seed, not on the order of the files.
 
     Args:
         labels, patients, hashes: one of each per file; the hash is of the file's content.
         fractions: share of the files for each split, summing to 1.
-        near_duplicates: pairs of indices of files that show the same image.
+        near_duplicates: pairs of indices of files that show the same image, or patient.
+        originals: hash of the file that each was made of, None where it is none's copy.
 
     Raises `ValueError` when there are fewer groups of patients than splits.
 
@@ -57,7 +59,7 @@ def split_patients(
         raise ValueError("a file without a hash cannot be split: leave out unreadable files")
     classes = [label or UNLABELLED for label in labels]
     identities = [(patient, 0) if patient else ("", i) for i, patient in enumerate(patients)]
-    groups = _joined(patients, hashes, near_duplicates)
+    groups = _joined(patients, hashes, near_duplicates, originals or [None] * len(hashes))
     if len(groups) < len(shares):
         raise ValueError(
             f"{len(hashes)} files make {len(groups)} groups of patients and duplicates, too few "
@@ -130,7 +132,10 @@ def _shares(fractions: Mapping[str, float], folds: int | None) -> dict[str, floa
 
 
 def _joined(
-    patients: Sequence[str | None], hashes: Sequence[str], pairs: Iterable[tuple[int, int]]
+    patients: Sequence[str | None],
+    hashes: Sequence[str],
+    pairs: Iterable[tuple[int, int]],
+    originals: Sequence[str | None],
 ) -> list[list[int]]:
     """Groups of file indices that must stay together (union-find)."""
     parent = list(range(len(hashes)))
@@ -142,8 +147,9 @@ def _joined(
         return index
 
     first: dict[tuple[str, str], int] = {}
-    for index, (patient, digest) in enumerate(zip(patients, hashes)):
-        parent[root(index)] = root(first.setdefault(("hash", digest), index))
+    for index, (patient, *contents) in enumerate(zip(patients, hashes, originals)):
+        for digest in filter(None, contents):
+            parent[root(index)] = root(first.setdefault(("hash", digest), index))
         if patient:
             parent[root(index)] = root(first.setdefault(("patient", patient), index))
     for a, b in pairs:

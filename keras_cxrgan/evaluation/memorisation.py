@@ -173,7 +173,12 @@ def audit(
     duplicates = _duplicates(train_pixels, trains, pixels["threshold"])
     warnings += _warnings(pixels, features, flagged, duplicates, len(fakes), calibrated_on)
     order = np.argsort(in_pixels["fake"], kind="stable")[:closest]
+    like = [
+        distances[calibrated_on] <= space["threshold"]
+        for distances, space in ((in_pixels, pixels), (in_features, features))
+    ]
     return {
+        "calibration_flagged": int(np.sum(like[0] | like[1])),
         "n_train": len(train_pixels),
         "n_fake": len(fake_pixels),
         "n_held_out": len(held_out_pixels) if held_out else 0,

@@ -20,7 +20,7 @@ Precision and density say how many generated images lie among real ones (fidelit
 coverage say how much of the real variety they reach (diversity). A distance alone says neither: a
 generator that repeats a few good films can score a good one. The floor is what one half of the
 real films scores against the other half at the same count: no generator should be expected below
-it. Errors and p-values count images as independent: several films of one patient make them too
+it, though of fewer images than dimensions one with too little variety can be. Errors and p-values count images as independent: several films of one patient make them too
 small. Scores of other extractors, modes, counts or preparations are not comparable with these.
 These measures compare sets of images; they say nothing about diagnosis.
 """
@@ -148,7 +148,8 @@ def _held_out(block: dict) -> Table:
         f"{block['features']['name']}: films the generator never saw",
         ("", block["features"]["score"], "KID x 1000"),
         tuple(rows),
-        "Fakes nearer to the training films than held-out films are have copied.",
+        "Generated images nearer to the training films than to held-out ones of the same kind have"
+        " learnt these films, and not only what such films look like.",
     )
 
 

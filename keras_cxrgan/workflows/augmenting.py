@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,7 @@ def augment_films(
     reading, entries = sources.read_source(
         source, tuple(classes), split, layout=layout, allow_leak=allow_leak
     )
+    _check_apart(source, reading.records, out)
     leaks = sources.leaks(source, reading.records, allow_leak, done="augmented")
     records, facts, rejected = _look(reading.records, on_bad_file, report_progress)
     sources.check_unchanged(entries, records, [fact.sha256 for fact in facts])
@@ -193,6 +194,17 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
 
 
+def _check_apart(source, records: Sequence[Record], out: Path) -> None:
+    """Refuse films that --overwrite would remove, and copies that would be found among the films."""
+    here, place = out.resolve(), Path(sources.named_split(source)[0]).resolve()
+    below = [r for r in records if Path(r.archive or r.path).resolve().is_relative_to(here)]
+    if below or (place.is_dir() and here.is_relative_to(place)):
+        raise ValueError(
+            f"--out {out} and the films of {source} lie in one another: choose a folder apart from"
+            " them"
+        )
+
+
 def _look(records: Sequence[Record], on_bad_file: str, report_progress: Callable | None):
     """Return the records that can be read, what each is, and (name, reason) of the others."""
     facts: list[FileFacts] = []
@@ -263,7 +275,11 @@ def _remove_augmented(out: Path) -> None:
         reader = csv.DictReader(file)
         earlier = list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else []
     for row in earlier:
-        image = out / row["file"]
+        parts = PurePosixPath(row["file"]).parts
+        # A table can come from anywhere; what it names below the folder alone is its own.
+        if len(parts) > 2 or not {"/", ".."}.isdisjoint(parts):
+            continue
+        image = out.joinpath(*parts)
         # The hash keeps a file that somebody else put under this name.
         if image.is_file() and content_hash(image.read_bytes()) == row["content"]:
             image.unlink()

@@ -123,9 +123,11 @@ def nested_subsets(
     for size in sizes:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(("path", "label", "patient"))
+        known = ("label", "patient", "split", "source", "original")
+        writer.writerow(("path", *known[:-1], "original_sha256"))
         for record in (records[index] for index in order[:size]):
-            writer.writerow((Path(record.path).resolve(), record.label, record.patient))
+            told = (getattr(record, name) for name in known)
+            writer.writerow((Path(record.path).resolve(), *told))
         paths[size] = str(folder / f"films-{size}-seed-{seed}.csv")
         write(Path(paths[size]), table.getvalue())
     return paths

@@ -22,6 +22,8 @@ from keras_cxrgan.workflows.sides import (
     is_generator,
     load_side,
     pair_warnings,
+    recipe_of,
+    trained_on_all,
 )
 
 
@@ -95,6 +97,11 @@ class Comparison:
         for fake in self.fakes:
             warned += [*fake.warnings, *pair_warnings(self.real, fake)]
             for side in _judging(self.real, self.held_out):
+                if fake.trained_on is None:
+                    warned.append(
+                        f"{fake.label} does not list the films it was trained on, so nobody knows"
+                        f" whether it saw those of {side.label}: give the run and not its export"
+                    )
                 if leaked := _leaked(fake, side):
                     warned.append(
                         f"LEAK ALLOWED: {fake.label} was trained on {len(leaked)} of the held-out"
@@ -117,9 +124,13 @@ def load_comparison(
     features: Sequence[str],
     options: Options,
     progress,
-    check: Callable[[Side, Side], None] = lambda real, fake: None,
+    check: Callable[..., None] = lambda *sides: None,
 ) -> Comparison:
-    """Load both sides and build the networks; `check(real, fake)` may refuse before they run."""
+    """Load the sides and build the networks.
+
+    Args:
+        check: function (real, fake) and (real, fake, held-out) that may refuse before they run.
+    """
     if options.count is not None and options.count < 2:
         raise ValueError(f"--count must be 2 or more, got {options.count}")
     strategy = runtime.start(options.devices, seed=options.seed)
@@ -128,6 +139,9 @@ def load_comparison(
         fakes, image_size=options.image_size, fit=options.fit, clahe=options.clahe,
         window=options.window,
     )  # fmt: skip
+
+    trained = [recipe_of(fake)["seed"] for fake in fakes if is_generator(fake)]
+    phantom_seed = trained[0] if trained else 0
 
     def build(name, **changes):
         arguments = {
@@ -150,6 +164,7 @@ def load_comparison(
             layout=options.layout,
             allow_leak=options.allow_leak,
             seed=options.seed,
+            phantom_seed=phantom_seed,
             best=options.best and (Path(source) / "recipe.json").is_file(),
             on_bad_file=options.on_bad_file,
             cache_dir=cache_dir and cache_dir / "images",
@@ -175,8 +190,15 @@ def load_comparison(
         made.append(load(fake, "fake", count, options.classes))
         check(real_side, made[-1])
     held = load(held_out, "held-out", classes=options.classes) if held_out else None
+    for side in made if held else ():
+        check(real_side, side, held)
     for fake in made if not options.allow_leak else ():
         for side in _judging(real_side, held):
+            if fake.trained_on is None and trained_on_all(fake, side):
+                raise ValueError(
+                    f"{fake.label} was trained on {side.label}, which is to judge it: hold out"
+                    " others, or pass --allow-leak, which every result will say"
+                )
             if leaked := _leaked(fake, side):
                 raise ValueError(
                     f"{fake.label} was trained on {len(leaked)} of the held-out films of"
@@ -201,7 +223,7 @@ def _judging(real: Side, held_out: Side | None) -> list[Side]:
 
 def _leaked(fake: Side, held_out: Side) -> list[str]:
     originals = held_out.originals or (None,) * len(held_out.names)
-    return crossing(fake.trained_on, held_out.names, held_out.hashes, originals)
+    return crossing(fake.trained_on or (), held_out.names, held_out.hashes, originals)
 
 
 def _tell_apart(sides: list[Side]) -> list[Side]:

@@ -80,8 +80,13 @@ def evaluate(
     if out is not None:
         report.check_out(inputs, Path(out), overwrite)
 
-    def check(real_side, fake_side):
+    def check(real_side, fake_side, held_side=None):
         scores.check_counts(len(real_side.images), len(fake_side.images), neighbours)
+        if held_side and len(held_side.images) < neighbours + 2:
+            raise ValueError(
+                f"--held-out {held_out} has {len(held_side.images)} images, and with --neighbours"
+                f" {neighbours} at least {neighbours + 2} are needed: hold out more"
+            )
 
     compared = load_comparison(real, fakes, held_out, features, options, progress, check)
     more = []

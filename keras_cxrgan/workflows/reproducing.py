@@ -15,13 +15,16 @@ with the same settings is not touched again. A cell that fails is a row that say
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from keras_cxrgan.data.sources import ALL
+from keras_cxrgan.data.records import Record, content_hash, fingerprint
+from keras_cxrgan.data.sources import ALL, named_split, read_source
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.experiment_tables import flat_scores
 from keras_cxrgan.workflows.choosing import (
@@ -241,7 +244,7 @@ def _training(cell: Cell, setting: Setting) -> list:
     chosen = cell.recipe.difference(Recipe())
     return [
         {name: ours for name, (ours, _) in sorted(chosen.items())},
-        _place(cell.data, setting),
+        [_place(cell.data, setting), _films(cell.data)],
         list(cell.classes),
         cell.run,
         cell.work and cell.work.__name__,
@@ -254,7 +257,7 @@ def _decides(cell: Cell, setting: Setting) -> list:
     options = {name: str(value) for name, value in setting.score_options.items()}
     return [
         _training(cell, setting),
-        [_place(source, setting) for source in sources],
+        [[_place(source, setting), _films(source)] for source in sources],
         [cell.generate, setting.features, options],
         *([dict(cell.options)] if cell.options else []),
     ]
@@ -269,6 +272,22 @@ def _place(source: str | None, setting: Setting) -> str | None:
     if source and Path(source).is_relative_to(setting.out):
         return str(Path(source).relative_to(setting.out))
     return source
+
+
+def _films(source: str | None) -> str:
+    """Return a hash of what films a source has now, and of which class; "" where there are none."""
+    if source is None or not Path(named_split(source)[0]).exists():
+        return ""
+    records = read_source(source, split=None if named_split(source)[1] else ALL, allow_leak=True)[0]
+    places = {record.archive or record.path for record in records.records}
+    found = ((place, os.stat(place)) for place in sorted(places))
+    stamps = tuple((place, each.st_mtime_ns, each.st_size) for place, each in found)
+    return _contents(records.records, stamps)
+
+
+@functools.lru_cache(maxsize=32)
+def _contents(records: tuple[Record, ...], stamps: tuple) -> str:
+    return fingerprint(f"{content_hash(record.read())} {record.label}" for record in records)
 
 
 def _one_line(error: Exception) -> str:

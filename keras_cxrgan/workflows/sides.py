@@ -50,7 +50,7 @@ class Side:
     names: tuple[str, ...]
     about: dict  # ready for JSON
     warnings: tuple[str, ...] = ()
-    trained_on: frozenset[str] = frozenset()  # of a run: the hashes of its films
+    trained_on: frozenset[str] | None = frozenset()  # of a run: hashes of its films; None unknown
     originals: tuple[str | None, ...] = ()  # hashes of the files that the films were made of
     judging: bool = False  # of a split that nothing may be trained on
 
@@ -142,6 +142,7 @@ def load_side(
     layout: str = "auto",
     allow_leak: bool = False,
     seed: int = 0,
+    phantom_seed: int = 0,
     best: bool = False,
     on_bad_file: str = "error",
     cache_dir: Path | None = None,
@@ -156,6 +157,7 @@ def load_side(
         classes: of real films, those to take. Of generated images that have classes, the same
             ones are taken; a run or export makes each in its share of the films.
         count: of a run or export, how many images to make; of films, a seeded choice of so many.
+        phantom_seed: of the phantom, that of the recipe which was trained on it.
         best: of a run, take the checkpoint kept by `--evaluate-every`.
     """
     if is_generator(source):
@@ -164,7 +166,7 @@ def load_side(
         )
     asked, classes = classes, () if role == "fake" else classes
     if source == PHANTOM:
-        return _phantom_side(preparation, role, count, classes)
+        return _phantom_side(preparation, role, count, classes, phantom_seed)
     reading, entries = _read(source, role, classes, layout, allow_leak)
     records, left_out = _listed(source, list(reading.records))
     if role == "fake":
@@ -239,7 +241,9 @@ def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]
         return records, []
     names = {row["file"] for row in rows}
     kept = [record for record in records if _name_in(source, record) in names]
-    others = sorted(Path(record.path).name for record in records if record not in kept)
+    others = sorted(
+        Path(record.path).name for record in records if _name_in(source, record) not in names
+    )
     if not others:
         return records, []
     return kept, [
@@ -339,7 +343,7 @@ def _generated_side(
             },
         },
         warnings=tuple(unknown),
-        trained_on=runs.films_of(Path(source)) or frozenset(),
+        trained_on=runs.films_of(Path(source)),
     )
 
 
@@ -358,9 +362,8 @@ def _room(count: int, size: int, memory_budget: int) -> np.ndarray:
     return np.memmap(tempfile.TemporaryFile(), np.uint8, shape=shape)
 
 
-def _phantom_side(preparation, role, count, classes) -> Side:
-    # Training draws them with the seed 0; those held out are other patients.
-    seed = 1 if role == "held-out" else 0
+def _phantom_side(preparation, role, count, classes, seed) -> Side:
+    seed += role == "held-out"  # those are other patients
     images, _ = phantoms(
         count or PHANTOM_COUNT,
         preparation.image_size,
@@ -384,6 +387,11 @@ def _label(source, classes) -> str:
     return "-".join([Path(source).resolve().name if source != PHANTOM else PHANTOM, *classes])
 
 
+def trained_on_all(fake: Side, films: Side) -> bool:
+    """Whether a generator says that it was trained on just these films: all that an export knows."""
+    return (fake.about.get("data") or {}).get("fingerprint") == films.about["fingerprint"]
+
+
 def pair_warnings(real: Side, fake: Side) -> list[str]:
     """Return what is suspicious about two sides being compared with each other."""
     warned = []
@@ -392,9 +400,8 @@ def pair_warnings(real: Side, fake: Side) -> list[str]:
         warned.append(
             f"{same} of {len(fake.hashes)} images of {fake.label} are in {real.label}, byte for byte"
         )
-    # An export knows only the fingerprint of its films as a whole.
-    whole = (fake.about.get("data") or {}).get("fingerprint") == real.about["fingerprint"]
-    seen = len(real.hashes) if whole else sum(digest in fake.trained_on for digest in real.hashes)
+    seen = len(real.hashes) if trained_on_all(fake, real) else 0
+    seen = seen or sum(digest in (fake.trained_on or ()) for digest in real.hashes)
     if seen:
         warned.append(
             f"{fake.label} was trained on {seen:,} of the {len(real.hashes):,} images of"

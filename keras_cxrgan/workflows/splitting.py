@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_cxrgan.data import sources
+from keras_cxrgan.data.dicom import pseudonym
 from keras_cxrgan.data.inspection import FileFacts, near_pairs_grouped, read_facts
 from keras_cxrgan.data.manifest import Entry, write_manifest
 from keras_cxrgan.data.patients import compile_patient_regex
@@ -35,8 +36,8 @@ def split(
     """Split a data set by patient and write the manifest; return a summary ready for JSON.
 
     A film's patient is what `patient_regex` finds in its name, else what the layout or a table
-    says (see `read_layout`), else the DICOM tag PatientID. A film without any is a patient of
-    its own, which is warned of. Copies, exact and near, stay on one side.
+    says (see `read_layout`), else the DICOM tag PatientID, under the name that other films of the
+    tag were given. A film without any is a patient of its own, which is warned of. Copies, exact and near, stay on one side.
 
     Args:
         out: the CSV file of the manifest.
@@ -62,11 +63,13 @@ def split(
         candidates = {
             "--patient-regex": matched and matched.group(1),
             f"{reading.layout} layout": record.patient,
-            "DICOM PatientID": fact.patient,
+            # RSNA's tags name the exam, as its table does.
+            "DICOM PatientID": None if reading.layout == "rsna" else fact.patient,
         }
         how = next((how for how, patient in candidates.items() if patient), None)
         patients.append(candidates[how] if how else None)
         found_by.update([how] if how else [])
+    patients = _by_given_name(patients, facts)
     alike = near_pairs_grouped(facts)
     hashes = [fact.sha256 for fact in facts]
     made = split_patients(
@@ -77,6 +80,7 @@ def split(
         seed=seed,
         folds=folds,
         near_duplicates=[(group[0], other) for group in alike for other in group[1:]],
+        originals=[record.original for record in records],
     )
     write_manifest(
         out,
@@ -102,6 +106,24 @@ def split(
         **made.report,
         "warnings": _warnings(made.report, found_by, patient_regex, records, rejected),
     }
+
+
+def _by_given_name(patients: Sequence[str | None], facts: Sequence[FileFacts]) -> list[str | None]:
+    """Return patients whom only a tag names by the name that a table or layout gives them.
+
+    It gives it to films of the same tag, or is the tag itself. A tag of several such names is no
+    patient's: anonymisers write the same one for all.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for patient, fact in zip(patients, facts):
+        if patient and patient != fact.tagged:
+            names[pseudonym(patient)].add(patient)
+            names[fact.tagged or ""].add(patient)
+    alone = {tag: min(given) for tag, given in names.items() if len(given) == 1}
+    return [
+        alone.get(patient, patient) if patient and patient == fact.tagged else patient
+        for patient, fact in zip(patients, facts)
+    ]
 
 
 def _look(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import zipfile
 
 import cv2
@@ -225,12 +226,24 @@ def test_rsna_has_one_record_per_film_however_many_boxes(tmp_path):
     reading = read(tmp_path, RSNA)
     assert reading.layout == "rsna"
     assert rows(reading) == [
-        ("aa.dcm", "Lung Opacity", "aa"),
-        ("bb.dcm", "No Lung Opacity", "bb"),
-        ("cc.dcm", "No Lung Opacity", "cc"),
+        ("aa.dcm", "Lung Opacity", None),
+        ("bb.dcm", "No Lung Opacity", None),
+        ("cc.dcm", "No Lung Opacity", None),
     ]
     assert reading.left_out == {"test image without a label": 1}
-    assert noted(reading, "1 patients have several rows")
+    assert noted(reading, "1 films have several rows")
+    assert noted(reading, "patientId names an exam, so patients are unknown")
+    mapping = [
+        {"subset_img_id": exam, "img_id": f"{number:08d}_{follow_up:03d}.png"}
+        for exam, number, follow_up in (("aa", 7, 0), ("bb", 7, 3), ("cc", 12, 0))
+    ]
+    name = "pneumonia-challenge-dataset-mappings_2018.json"
+    reading = read(tmp_path, {name: json.dumps(mapping).encode()})
+    assert [record.patient for record in reading.records] == ["00000007", "00000007", "00000012"]
+    assert noted(reading, f"patients from {name}")
+    reading = read(tmp_path, {name: b"[1, 2]"})
+    assert noted(reading, f"{name} was not read") and reading.records[0].patient is None
+    (tmp_path / "set" / name).unlink()
     reading = read(tmp_path, {"stage_2_detailed_class_info.csv": DETAILED})
     assert [record.label for record in reading.records] == [
         "Lung Opacity",
@@ -325,3 +338,17 @@ def test_unknown_layouts_and_misfits_are_one_line(tmp_path):
         with pytest.raises(ValueError, match=rf"layout {layout}: it needs .* A/ 1 .*--layout") as e:
             read_layout(tmp_path, layout)
         assert "\n" not in str(e.value)
+
+
+def test_training_and_testing_are_splits_too(tmp_path):
+    files = {f"{split}/{label}/0.png": PNG for split in ("Training", "Testing") for label in "ab"}
+    reading = read(tmp_path, files)
+    assert [(r.label, r.split) for r in reading.records] == [
+        ("a", "test"), ("b", "test"), ("a", "train"), ("b", "train"),
+    ]  # fmt: skip
+
+
+def test_a_small_table_cannot_fill_the_memory(tmp_path):
+    wide = ",".join(f"c{i}" for i in range(1500)) + "\n" + "x\n" * 1500
+    reading = read(tmp_path, {"a/0.png": PNG, "wide.csv": wide})
+    assert noted(reading, "wide.csv was not read: a table has at most 200 columns")

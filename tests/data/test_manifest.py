@@ -133,7 +133,10 @@ def test_only_the_files_asked_for_must_exist(tmp_path):
         (f"{HEADER}a,{A},,,,train\nb,{B},,,,test\na,{A},,,,train\n", "line 4 repeats .* line 2"),
         (f'{HEADER}"a,{A}', "cannot read the manifest"),
         (f"{HEADER}a,{A},,p,,train\nb,{B},,p,,test\n", r"1 patient on two sides \(p\)"),
-        (f"{HEADER}a,{A},,,,train\nb,{A},,,,test\n", r"same content on two sides \(a, b"),
+        (
+            f"{HEADER}a,{A},,,,train\nb,{A},,,,test\n",
+            r"same content, or copies of it, on two sides \(a, b",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, text, message):

@@ -15,7 +15,7 @@ from keras_cxrgan.data.patients import compile_patient_regex, patient_of
         ("person1_virus_6.jpeg", "folder", "person1"),
         ("CHNCXR_0001_0_mask.png", "shenzhen", None),
         ("MCUCXR_0001_0.png", "shenzhen", None),
-        ("0004cfab.dcm", "rsna", "0004cfab"),
+        ("20200101_001.png", "folder", None),  # a date, and no patient of NIH
         ("COVID-1.png", "covid19-radiography", None),
         ("COVID-1.png", "covid-chestxray", None),
     ],

@@ -120,3 +120,26 @@ def test_comparing_says_which_is_nearer_and_that_equals_are_not_told_apart():
     equal = compare(REAL, near, draw(200, 3), permutations=200, seed=0)
     for measure in equal.values():
         assert measure["low"] < 0 < measure["high"]
+
+
+def test_too_little_variety_is_not_taken_for_copies():
+    # 128 dimensions, 100 films: nearer to the films than held-out films come, and to these too.
+    random = np.random.default_rng(0)
+    scale = np.arange(1, 129) ** -0.3
+    films, held_out, fake = (random.normal(size=(100, 128)) * scale for _ in range(3))
+    scores = score(films, 0.8 * fake, held_out=held_out, permutations=100)
+    held = scores["held_out"]
+    assert held["fake_to_real"] < held["real_to_held_out"]
+    assert not named(findings(scores), "COPIES?")
+    copies = films + 0.01 * fake
+    assert named(findings(score(films, copies, held_out=held_out, permutations=100)), "COPIES?")
+
+
+def test_variety_does_not_shrink_with_the_number_of_images():
+    random = np.random.default_rng(1)
+    films = random.normal(size=(150, 32))
+    fakes = random.normal(size=(3000, 32)) + 0.9 * (np.arange(32) < 16)  # a little beside the films
+    few, many = (score(films, some, permutations=10) for some in (fakes[:150], fakes))
+    assert many["recall"] < 0.7 * few["recall"]
+    assert few["recall_of_as_many"] == few["recall"]
+    assert many["recall_of_as_many"] == pytest.approx(few["recall"], abs=0.05)
