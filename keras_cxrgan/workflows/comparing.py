@@ -131,6 +131,8 @@ def load_comparison(
     Args:
         check: function (real, fake) and (real, fake, held-out) that may refuse before they run.
     """
+    if not features:
+        raise ValueError("--features names no extractor: leave it out for cxr, or name one")
     if options.count is not None and options.count < 2:
         raise ValueError(f"--count must be 2 or more, got {options.count}")
     strategy = runtime.start(options.devices, seed=options.seed)
