@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import types
 
 import cv2
 import keras
@@ -17,7 +16,6 @@ from keras_cxrgan.evaluation import torch_weights
 from keras_cxrgan.evaluation.inception import random_state_dict
 from keras_cxrgan.evaluation.report import tables
 from keras_cxrgan.recipe import Recipe
-from keras_cxrgan.workflows import auditing
 
 SIDE = 64
 
@@ -432,22 +430,3 @@ def test_a_generator_is_not_judged_on_films_it_was_trained_on(sets, network, tmp
             f"{manifest}:test", [export], held_out=f"{manifest}:train", features=(network,),
             preparation="range=-1:1", references=False, cache=False,
         )  # fmt: skip
-
-
-def test_an_audit_says_of_which_films_it_cannot_find_copies():
-    def side(hashes=(), trained_on=frozenset(), fingerprint="", data=None):
-        about = {"kind": "generator", "fingerprint": fingerprint, "data": {"fingerprint": data}}
-        return types.SimpleNamespace(
-            label="side", hashes=hashes, originals=(None,) * len(hashes), about=about,
-            trained_on=trained_on,
-        )  # fmt: skip
-
-    films, export = side(("a", "b"), fingerprint="ab"), side(trained_on=None, data="ab")
-    assert auditing._unseen(side(trained_on=frozenset("ab")), films) == []
-    (told,) = auditing._unseen(side(trained_on=frozenset("abcd")), films)
-    assert "was trained on 2 films that side does not hold" in told
-    with pytest.raises(ValueError, match="trained on none of the films"):
-        auditing._unseen(side(trained_on=frozenset("cd")), films)
-    assert auditing._unseen(export, films) == []
-    (told,) = auditing._unseen(export, side(("a",), fingerprint="a"))
-    assert "are not just those of side" in told

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
 from keras_cxrgan.data.images import read_png_text, write_png
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.workflows import auditing
 
 TINY = Recipe().override(
     image_size=32, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=8,
@@ -128,3 +130,22 @@ def test_the_commands_refuse_in_one_line_and_stamp_what_is_allowed(manifest, lea
     assert refused.exit_code == 1 and "was trained on 20 of the 20 films" in refused.output
     allowed = run(*arguments, "--out", tmp_path / "a", "--allow-leak")
     assert allowed.exit_code == 0 and "LEAK ALLOWED: trained on 20 films" in allowed.output
+
+
+def test_an_audit_says_of_which_films_it_cannot_find_copies():
+    def side(hashes=(), trained_on=frozenset(), fingerprint="", data=None):
+        about = {"kind": "generator", "fingerprint": fingerprint, "data": {"fingerprint": data}}
+        return types.SimpleNamespace(
+            label="side", hashes=hashes, originals=(None,) * len(hashes), about=about,
+            trained_on=trained_on,
+        )  # fmt: skip
+
+    films, export = side(("a", "b"), fingerprint="ab"), side(trained_on=None, data="ab")
+    assert auditing._unseen(side(trained_on=frozenset("ab")), films) == []
+    (told,) = auditing._unseen(side(trained_on=frozenset("abcd")), films)
+    assert "was trained on 2 films that side does not hold" in told
+    with pytest.raises(ValueError, match="trained on none of the films"):
+        auditing._unseen(side(trained_on=frozenset("cd")), films)
+    assert auditing._unseen(export, films) == []
+    (told,) = auditing._unseen(export, side(("a",), fingerprint="a"))
+    assert "are not just those of side" in told

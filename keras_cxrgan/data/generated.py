@@ -29,17 +29,25 @@ def read_listing(folder: str | Path) -> list[dict[str, str]]:
         return list(rows) if rows.fieldnames in (COLUMNS, [*COLUMNS, "label"]) else []
 
 
+def own_file(folder: Path, name: str, digest: str) -> Path | None:
+    """Return a file that a table in a folder lists, if it is the one that was written; else None.
+
+    A table can come from anywhere, so that what it names below the folder alone is its own; and
+    the hash keeps a file that somebody else put under the name.
+    """
+    parts = PurePosixPath(name).parts
+    if len(parts) > 2 or not {"/", ".."}.isdisjoint(parts):
+        return None
+    path = folder.joinpath(*parts)
+    return path if path.is_file() and content_hash(path.read_bytes()) == digest else None
+
+
 def remove_listed(folder: Path) -> None:
     """Remove what an earlier `generate` wrote, so that no folder mixes images of two models."""
     rows = read_listing(folder)
     for row in rows:
-        parts = PurePosixPath(row["file"]).parts
-        # A manifest can come from anywhere; what it names below the folder alone is its own.
-        if len(parts) > 2 or not {"/", ".."}.isdisjoint(parts):
-            continue
-        image = folder.joinpath(*parts)
-        # The hash keeps a file that somebody else put under this name.
-        if image.is_file() and content_hash(image.read_bytes()) == row["sha256"]:
+        image = own_file(folder, row["file"], row["sha256"])
+        if image:
             image.unlink()
             if image.parent != folder and not any(image.parent.iterdir()):
                 image.parent.rmdir()

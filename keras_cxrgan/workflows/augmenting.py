@@ -11,7 +11,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 import keras_cxrgan
 from keras_cxrgan.data import sources
 from keras_cxrgan.data.augmentation import ClassicAugmentation, augment
+from keras_cxrgan.data.generated import own_file
 from keras_cxrgan.data.images import decode, encode_png, fit_square
 from keras_cxrgan.data.inspection import FileFacts, read_facts
 from keras_cxrgan.data.prepare import BadFiles, in_order
@@ -275,13 +276,7 @@ def _remove_augmented(out: Path) -> None:
         reader = csv.DictReader(file)
         earlier = list(reader) if tuple(reader.fieldnames or ()) == COLUMNS else []
     for row in earlier:
-        parts = PurePosixPath(row["file"]).parts
-        # A table can come from anywhere; what it names below the folder alone is its own.
-        if len(parts) > 2 or not {"/", ".."}.isdisjoint(parts):
-            continue
-        image = out.joinpath(*parts)
-        # The hash keeps a file that somebody else put under this name.
-        if image.is_file() and content_hash(image.read_bytes()) == row["content"]:
+        if image := own_file(out, row["file"], row["content"]):
             image.unlink()
     if earlier:
         table.unlink()
