@@ -218,6 +218,7 @@ def test_nearest_distances_stand_beside_those_of_held_out_films(ablation):
     _, written = ablation
     table = tables(written)["Nearest film trained on"]
     assert table["rows"][0][0] == "held-out films"
+    assert "In pixels they are too few" in table["note"]  # sixteen calibrate no threshold
     for cell in written["cells"]:
         # Noise is never nearer to a film than another film is.
         assert cell["nearest_features"] > cell["nearest_features_real"] > 0

@@ -27,8 +27,8 @@ METRICS = {
 """The numbers that may choose a checkpoint, and which way is better."""
 
 
-# Shares of what real films reach at the same count. A tenth of the films repeated ten times has
-# recall 0.00 and a Vendi score of about two fifths of theirs.
+# Shares of what real films reach at the same count, a Vendi score counted beyond 1. A tenth of the
+# films repeated ten times has recall 0.00 and about two fifths of their Vendi score.
 COLLAPSED = {"vendi": 0.25, "recall": 0.02}
 NARROW = {"vendi": 0.5, "recall": 0.25}
 
@@ -134,7 +134,12 @@ def _vendi(real, fake, seed) -> dict:
         float(vendi_score(side[random.permutation(len(side))[:count]], seed=seed)["vendi"])
         for side in (real, fake)
     ]
-    return {"n": count, "real": values[0], "fake": values[1], "ratio": values[1] / values[0]}
+    # One image alone scores 1, and where features share a direction all films score little more:
+    # variety is what lies beyond that.
+    beyond = values[0] - 1
+    share = (values[1] - 1) / beyond if beyond > 1e-9 else 1.0
+    ratio = values[1] / values[0]
+    return {"n": count, "real": values[0], "fake": values[1], "ratio": ratio, "share": share}
 
 
 def _against_held_out(real, fake, held_out, seed) -> dict:
@@ -216,17 +221,17 @@ def _variety(real: dict, fake: dict, vendi: dict) -> str | None:
     """Return the sentence on too little variety; `fake` and `real` hold precision and recall."""
     realistic = fake["precision"] >= 0.1  # far from all films, recall says nothing about variety
     recall = fake["recall"] / real["recall"] if real["recall"] else 1.0
-    if vendi["ratio"] < COLLAPSED["vendi"] or (realistic and recall < COLLAPSED["recall"]):
+    if vendi["share"] < COLLAPSED["vendi"] or (realistic and recall < COLLAPSED["recall"]):
         name, least = "COLLAPSE", COLLAPSED
-    elif vendi["ratio"] < NARROW["vendi"] or (realistic and recall < NARROW["recall"]):
+    elif vendi["share"] < NARROW["vendi"] or (realistic and recall < NARROW["recall"]):
         name, least = "LOW DIVERSITY", NARROW
     else:
         return None
     reasons = []
-    if vendi["ratio"] < least["vendi"]:
+    if vendi["share"] < least["vendi"]:
         reasons.append(
-            f"the generated images are as varied as {vendi['fake']:.1f} different ones where real"
-            f" films reach {vendi['real']:.1f} (Vendi score)"
+            f"the generated images are as varied as {vendi['fake']:.3g} different ones where real"
+            f" films reach {vendi['real']:.3g} (Vendi score)"
         )
     if realistic and recall < least["recall"]:
         reasons.append(

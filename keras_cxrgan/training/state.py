@@ -48,11 +48,12 @@ def state_variables(gan: GAN) -> dict:
 def save_state(gan: GAN, folder: Path) -> Path:
     """Write the state as `folder/<images seen>.npz` and remove all but the last `KEPT`.
 
-    Raises `OSError` (a full disk, no permission); earlier files then stay as they are.
+    One process writes here, so what another began and was killed at is removed too. Raises
+    `OSError` (a full disk, no permission); earlier files then stay as they are.
     """
     path = folder / f"{int(gan.images_seen.numpy()):012d}.npz"
     _write_arrays(path, {name: value.numpy() for name, value in state_variables(gan).items()})
-    for old in saved_states(folder)[KEPT:]:
+    for old in (*saved_states(folder)[KEPT:], *folder.glob(".*.npz.*.tmp")):
         old.unlink(missing_ok=True)
     return path
 

@@ -404,6 +404,7 @@ def _audit(memorisation, train_pixels, fake_pixels, train, fake, held_pixels, he
     return {
         "copies": len({pair["fake"] for pair in found["flagged"]}),
         "copies_real": found["calibration_flagged"],
+        "copies_calibrated_on": real,
         "nearer_pixels": pixels["comparison"]["probability"],
         "nearest_pixels": pixels["quantiles"]["fake"]["0.5"],
         "nearest_pixels_real": pixels["quantiles"][real]["0.5"],

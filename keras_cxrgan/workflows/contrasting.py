@@ -158,6 +158,8 @@ def _copies_table(plan: Ablation, results: list[dict]) -> Table:
         f" alike. As near as copies: of {plan.scored:,} generated images, by the thresholds of"
         " cxrgan audit."
     )
+    if plan.setting.held_out and any(r.get("copies_calibrated_on") == "train" for r in good):
+        note += " In pixels they are too few: there the films trained on stand for them."
     if good and not any("copies" in result for result in good):
         note += " In pixels there is no cheap figure for so many or so few films: see cxrgan audit."
     return experiment_tables.compared_table(

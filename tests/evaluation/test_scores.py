@@ -71,6 +71,17 @@ def test_all_copies_of_one_image_are_a_collapse():
     assert named(findings(score(REAL, np.repeat(REAL[:1], 200, axis=0))), "COLLAPSE")
 
 
+def test_a_collapse_shows_where_all_features_point_one_way():
+    """As features without negative numbers do: one image then has nearly all of the films' score.
+
+    Its recall is not asked, for it lies far from all films.
+    """
+    scores = score(REAL + 20, np.repeat(REAL[:1] + 60, 200, axis=0))
+    assert scores["vendi"]["real"] < 1.1
+    assert named(findings(scores), "COLLAPSE")
+    assert findings(score(REAL + 20, draw(200, 1) + 20)) == []
+
+
 def test_warnings_name_rank_counts_and_smallness():
     scores = score(draw(60, 0, dims=64), draw(20, 1, dims=64))
     text = " ".join(warnings(scores))

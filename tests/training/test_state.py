@@ -97,6 +97,18 @@ def test_two_newest_states_are_kept(films, tmp_path):
     assert [int(path.stem) for path in saved_states(tmp_path)] == [24, 16]
 
 
+def test_what_a_killed_process_had_begun_does_not_stay(tmp_path, monkeypatch):
+    gan = build()
+    with monkeypatch.context() as killed:
+        killed.setattr("os.getpid", lambda: 1)
+        killed.setattr("os.replace", lambda *_: None)
+        killed.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+        save_state(gan, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    path = save_state(gan, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_leaves_the_earlier_state_and_nothing_half_written(tmp_path, monkeypatch):
     gan = build()
     gan.images_seen.assign(8)
