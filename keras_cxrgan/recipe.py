@@ -110,7 +110,7 @@ class Recipe:
     beta_2: float = 0.999  # share that it keeps of the mean squared gradient
     adam_epsilon: float = 1e-8  # added to the root of that mean, which divides
     batch_size: int = 32  # images in one update, over all replicas
-    accumulation: int = 1  # parts in which a batch passes through memory, gradients averaged
+    accumulation: int = 1  # parts of a batch in memory, gradients averaged; D moves in the last
     epochs: int = 100  # passes over the training images
     training_images: int = 0  # images seen in all, however few films; 0 = so many epochs
     ema_half_life: int = 2000  # images until a weight counts half in the average; 0 = no average
@@ -141,7 +141,7 @@ class Recipe:
             stage.check()
         return self
 
-    def override(self, **fields) -> Recipe:
+    def override(self, /, **fields) -> Recipe:
         """Return a checked copy with some fields changed; text is parsed to the field's type.
 
         Raises `ValueError` for an unknown field (naming the nearest) or a wrong value.

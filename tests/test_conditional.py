@@ -16,6 +16,7 @@ from keras_cxrgan.data.images import decode, image_grid, read_png_text, write_pn
 from keras_cxrgan.data.phantom import phantoms
 from keras_cxrgan.data.records import find_records
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.training import state
 from keras_cxrgan.workflows.producing import class_numbers, sampled
 from keras_cxrgan.workflows.sides import Preparation, load_side
 
@@ -43,6 +44,35 @@ def run(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"
     workflows.train(RECIPE, run, data=str(folder), backup_seconds=0)
     return run
+
+
+def test_a_class_begins_with_what_another_run_has_learnt_of_it(run, folder, tmp_path, monkeypatch):
+    """By its name: the numbers of the classes are others here."""
+    for name, theirs in (("COVID", "COVID"), ("athena", "normal"), ("normal", "normal")):
+        shutil.copytree(folder / theirs, tmp_path / "films" / name)
+    begun = {}
+    monkeypatch.setattr(workflows.running, "_fit", lambda gan, *given: begun.update({gan: given}))
+    workflows.train(RECIPE, tmp_path / "run", data=str(tmp_path / "films"), start_from=run)
+    ((gan, given),) = begun.items()
+    assert any("knows no class athena: " in str(each) for each in given)
+    known = list(json.loads((run / "data.json").read_text())["labels"])
+    generator, discriminator = workflows.assembly.build_networks(RECIPE, classes=2)
+    values = state.read_newest(run / "backup")[0]
+    generator.set_weights(state.weights_of("generator", values))
+    discriminator.set_weights(state.weights_of("discriminator", values))
+    for name in known:
+        place, number = sorted(["COVID", "athena", "normal"]).index(name), known.index(name)
+        scales = [
+            of.get_layer("class_scale_8").get_weights()[0] for of in (gan.generator, generator)
+        ]
+        vectors = [
+            of.get_layer("projection").get_weights()[0].T
+            for of in (gan.discriminator, discriminator)
+        ]
+        for after, before in (scales, vectors):
+            np.testing.assert_array_equal(after[place], before[number])
+            assert (before[0] != before[1]).any()
+    assert (scales[0][1] == 1).all()  # as it begins
 
 
 def rows(out):

@@ -124,6 +124,23 @@ def test_a_stage_starts_from_what_the_one_before_has_learnt(grown, tmp_path, fol
     assert float(gan.generator_optimizer.iterations) == 0
 
 
+def test_what_has_come_in_does_not_fade_in_again(grown, tmp_path, folder):
+    last = grown[0] / "stages" / "0128"
+    stage = Recipe.load(str(last / "recipe.json"))
+    assert stage.fade_in
+    with pytest.raises(ValueError, match="128 pixels as this run has.*: pass --set fade_in=0"):
+        workflows.train(stage, tmp_path / "again", data=str(folder), start_from=last)
+    assert not (tmp_path / "again" / "recipe.json").exists()
+
+
+def test_films_that_stay_enlarged_to_the_end_of_a_stage_are_named():
+    stages = by_stage(RECIPES["incremental"])
+    assert stages[1].native_ramp == 690 and stages[1].epochs == 20
+    assert growing._unfinished_ramps(stages, 35) == []
+    (line,) = growing._unfinished_ramps(stages, 20)
+    assert "128, 256, 512, 1024, 2048 pixels: 400 images" in line and "native_ramp=200" in line
+
+
 def begin(recipe, films, out, monkeypatch):
     """Train the first stage, and return the GAN that the second begins with."""
     begun = {}

@@ -144,6 +144,12 @@ def test_dropout_needs_one_rate_a_block():
         RECIPES["davoodi2021"].override(image_size=128)
 
 
+def test_no_name_of_a_field_ends_in_a_traceback():
+    for name in ("self", "fields", "recipe"):
+        with pytest.raises(ValueError, match=f"the recipe has no field '{name}'"):
+            Recipe().override(**{name: "1"})
+
+
 def test_float16_with_a_penalty_is_refused_with_the_reason():
     with pytest.raises(ValueError, match="overflow float16"):
         RECIPES["ng2023_wgan_gp"].override(precision="mixed_float16")

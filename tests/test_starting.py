@@ -12,7 +12,7 @@ from keras_cxrgan.training import state
 
 TINY = Recipe().override(
     image_size=32, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=4,
-    batch_size=8, epochs=1,
+    batch_size=8, epochs=1, discriminator_dropout="0.3,0,0",
 )  # fmt: skip
 
 
@@ -80,7 +80,10 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(child):
     "fields, message",
     [
         ({"width": 2}, "has networks of width 4 and not 2 .*: pass --set width=4$"),
-        ({"image_size": 64}, "of 64 pixels cannot take over the weights of one of 32"),
+        (
+            {"image_size": 64, "discriminator_dropout": "0.3,0,0,0"},
+            "has networks of image_size 32 and not 64, .*: pass --set image_size=32",
+        ),
     ],
 )
 def test_other_networks_are_refused_and_nothing_is_written(parent, tmp_path, fields, message):

@@ -27,12 +27,18 @@ NOISE = 0.0001
 
 
 def transfer(
-    previous: keras.Model, grown: keras.Model, *, start: str = "random", batches: Sequence = ()
+    previous: keras.Model,
+    grown: keras.Model,
+    *,
+    start: str = "random",
+    batches: Sequence = (),
+    classes: Sequence[int | None] = (),
 ) -> list[str]:
     """Copy the weights that two sizes share; return the names of the layers copied.
 
     The previous head has no place in a larger network, unless that fades in: there it goes on
-    as the former head. Between networks of one size everything is copied. Weights include the moving statistics of normalizations.
+    as the former head. Between networks of one size all is copied but a former head that faded
+    out. Weights include the moving statistics of normalizations.
 
     `start="former_image"` also sets what was appended. A grown generator then makes the former
     images with each pixel repeated, to 1/255 of their range; a grown discriminator gives the
@@ -46,6 +52,8 @@ def transfer(
         start: `"random"`, the appended layers stay as they are; or `"former_image"`.
         batches: for `"former_image"`, some arrays of what `previous` takes, each one a batch as
             in training: latents, or real images in [-1, 1] of the former size.
+        classes: of conditional networks, for each class of `grown` its number in `previous`, or
+            None where that has no such class, which then keeps its own weights; () for the same.
 
     Raises `ValueError` when `grown` is no growth of `previous`, or cannot carry its image: that
     takes two maps for each channel in every block, kernels of 2 or more pixels, no ways around the
@@ -69,7 +77,10 @@ def transfer(
             continue
         try:
             target = grown.get_layer(head if layer.name == HEAD else layer.name)
-            target.set_weights(layer.get_weights())
+            weights = layer.get_weights()
+            if classes and (layer.name == "projection" or layer.name.startswith("class_")):
+                weights = _of_classes(layer, target, classes)
+            target.set_weights(weights)
         except ValueError:
             if layer.name == HEAD and head != HEAD:
                 continue
@@ -82,6 +93,19 @@ def transfer(
     if start == "former_image":
         _carry_former_image(previous, grown, batches)
     return copied
+
+
+def _of_classes(layer, target, classes) -> list[np.ndarray]:
+    """Return a layer's own weights, but another's for the classes that both have."""
+    theirs, (kernel, *others) = layer.get_weights()[0], target.get_weights()
+    if layer.name == "projection":  # whose classes are columns, as those of scales are rows
+        theirs, kernel = theirs.T, kernel.T
+    kernel = kernel.copy()
+    for place, number in enumerate(classes):
+        if number is not None:
+            kernel[place] = theirs[number]
+    # A spectral norm's vector is found anew within a few updates.
+    return [kernel.T if layer.name == "projection" else kernel, *others]
 
 
 def _carry_former_image(previous, grown, batches) -> None:

@@ -94,6 +94,7 @@ class GAN(keras.Model):
             for layer in network.layers
             if isinstance(layer, FadeIn)
         ]
+        self.in_float32 = runtime.InFloat32(discriminator)
         specifications = [tf.TensorSpec([None, self.latent_dim], tf.float32)]
         if class_shares:
             specifications.append(tf.TensorSpec([None], tf.int64))
@@ -214,8 +215,8 @@ class GAN(keras.Model):
                 Generated images take the labels of the real ones beside them.
 
         Returns the metrics, as means since the epoch began. `*_score` is D's probability that an
-        image is real (its raw output for the losses that are no cross-entropy):
-        `fake_score_before` and `_after` the discriminator's update, on the same images.
+        image is real (its raw output for the losses that are no cross-entropy), `fake_*_before` and
+        `_after` its update, of the same generated images, which augmentations change anew.
         """
         real_images, labels = data if self.class_shares else (data, None)
         # Every critic_steps-th image, and not consecutive parts: then two replicas, each with
@@ -307,7 +308,7 @@ class GAN(keras.Model):
 
         def compute():
             # Squares of gradients lose their digits in bfloat16.
-            with runtime.in_float32(self.discriminator):
+            with self.in_float32:
                 if self.penalty == "r1":
                     return losses.r1_penalty(discriminator, real_images)
                 mixing = self._draw(_MIXING, index, tf.shape(real_images)[0], (1, 1, 1), "unit")
@@ -353,6 +354,8 @@ class GAN(keras.Model):
         """Apply the gradients; return the norm of this replica's mean gradient."""
         variables = network.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = runtime.finite_on_all(gradients)
         optimizer.apply(gradients, variables)
         return tf.linalg.global_norm(gradients) / self._scale(optimizer, tf.constant(1.0))
 

@@ -119,6 +119,8 @@ def read_cluster(text: str | None) -> tuple[list[str], int]:
         addresses = [
             (worker.rsplit(":", 1)[0], int(worker.rsplit(":", 1)[1])) for worker in workers
         ]
+        if not all(0 < port < 2**16 for _, port in addresses):
+            raise ValueError
     except json.JSONDecodeError as error:
         raise ValueError(f"TF_CONFIG is no JSON ({error}); it must be like {example}") from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -179,6 +181,19 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
+def finite_on_all(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Return a replica's gradients, or no numbers where those of another one have overflowed.
+
+    Keras asks the first replica alone whether a float16 step is to be skipped.
+    """
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return gradients
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in gradients])
+    share = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.cast(finite, tf.float32))
+    return [tf.where(share < 1, tf.cast(float("nan"), each.dtype), each) for each in gradients]
+
+
 def use_xla(strategy: tf.distribute.Strategy) -> bool:
     """Whether to compile the step with XLA: on one GPU. On a CPU it is the slower choice."""
     return strategy.num_replicas_in_sync == 1 and bool(tf.config.list_logical_devices("GPU"))
@@ -195,14 +210,24 @@ def dtype_policy(name: str):
         keras.config.set_dtype_policy(before)
 
 
-@contextlib.contextmanager
-def in_float32(network: keras.Model):
-    """Let a network built under any precision compute in float32, with the weights it has."""
-    before = [(layer, layer.dtype_policy) for layer in (network, *network.layers)]
-    for layer, _ in before:
-        layer.dtype_policy = "float32"
-    try:
-        yield
-    finally:
-        for layer, policy in before:
-            layer.dtype_policy = policy
+class InFloat32:
+    """In it, a network built under any precision computes in float32, with the weights it has.
+
+    Replicas are traced in threads that take turns wherever they meet, within it too: the last one
+    out restores what the network was built with.
+    """
+
+    def __init__(self, network: keras.Model):
+        self.built = [(layer, layer.dtype_policy) for layer in (network, *network.layers)]
+        self.inside = 0
+
+    def __enter__(self):
+        self.inside += 1
+        for layer, _ in self.built:
+            layer.dtype_policy = "float32"
+
+    def __exit__(self, *_):
+        self.inside -= 1
+        if not self.inside:
+            for layer, policy in self.built:
+                layer.dtype_policy = policy

@@ -132,7 +132,7 @@ def generator_weights(folder: Path) -> tuple[list[np.ndarray], int]:
 
 
 def weights_of(owner: str, arrays: dict) -> list[np.ndarray]:
-    """Return one network's weights, in `get_weights` order, of a state's arrays."""
+    """Return one network's weights, in the order of its `variables`, of a state's arrays."""
     return [arrays[name] for name in sorted(arrays) if name.startswith(f"{owner}/")]
 
 

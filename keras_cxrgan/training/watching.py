@@ -19,6 +19,7 @@ COLLAPSED = 0.25  # of the real films' distance
 WON = 0.98  # real score minus fake score, both probabilities
 EXPLODED = 100.0  # times the median gradient norm of the ticks before; healthy runs stay below 25
 FEWEST_TICKS = 20  # of which a median is taken
+AUGMENTED = "augmentation (--set augmentations=translation,cutout)"
 PATIENCE = 5  # looks or ticks in a row that must agree
 # Images seen from the first to the last of them, at least. Every run begins like a failed one: a
 # narrow DCGAN on 70 films recovered by itself after 21,000 images.
@@ -124,9 +125,7 @@ class WatchCollapse(keras.callbacks.Callback):
                 f"the generator may have collapsed: at {seen:,} images seen its images differ by"
                 f" {distance:.1f} grey levels, real ones by {self.real_distance:.1f}, so that"
                 " different latents give almost the same film. Go back to an earlier checkpoint,"
-                " or train anew with augmentation (--set"
-                " augmentations=brightness,contrast,translation,cutout) or a penalty"
-                " (--set penalty=r1)"
+                f" or train anew with {AUGMENTED} or a penalty (--set penalty=r1, not in float16)"
             )
 
     def _watch_scores(self, logs, seen):
@@ -137,10 +136,9 @@ class WatchCollapse(keras.callbacks.Callback):
             self._warn(
                 f"the discriminator has won: at {seen:,} images seen it gives real films"
                 f" {logs['real_score']:.2f} and generated ones {logs['fake_score_before']:.2f},"
-                " so that the generator learns next to nothing from it. Train anew with"
-                " augmentation (--set augmentations=brightness,contrast,translation,cutout), or"
-                " weaken it: a penalty (--set penalty=r1) or a lower learning rate"
-                " (--set discriminator_learning_rate=0.0001)"
+                f" so that the generator learns next to nothing from it. Train anew with {AUGMENTED},"
+                " or weaken it: a penalty (--set penalty=r1, not in float16) or a lower learning"
+                " rate (--set discriminator_learning_rate=0.0001)"
             )
 
     def _watch_gradients(self, norm, seen):

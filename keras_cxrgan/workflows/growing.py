@@ -62,6 +62,7 @@ def grow(
         )
     runs.check_same_recipe(run, recipe, extend)
     count, notes = _films(data, stages, options)
+    notes += _unfinished_ramps(stages, count)
     strategy = runtime.start(
         devices, seed=recipe.seed, deterministic=options.get("deterministic", False)
     )
@@ -154,6 +155,21 @@ def _check_fade(stage: Recipe, count: int) -> None:
             f" ({stage.epochs} epochs of {count:,}), before its new blocks have come in: pass"
             f" --set fade_in={stage.epochs * count // 2} or less, or more epochs"
         )
+
+
+def _unfinished_ramps(stages: list[Recipe], count: int) -> list[str]:
+    """Return what is to be said of stages that end before all their films are of their own size."""
+    lengths = {stage.image_size: stage.epochs * count for stage in stages}
+    short = [stage for stage in stages if stage.native_ramp > lengths[stage.image_size]]
+    if not short:
+        return []
+    least = min(lengths[stage.image_size] for stage in short)
+    return [
+        f"films are enlarged from the size below to the end of stages of"
+        f" {', '.join(str(stage.image_size) for stage in short)} pixels: {least:,} images are fewer"
+        f" than native_ramp={short[0].native_ramp}; pass --set native_ramp={least // 2}, or more"
+        " epochs"
+    ]
 
 
 def _learnt_speed(rows: dict[int, dict]) -> float | None:

@@ -159,7 +159,7 @@ def train(
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
             if start_from and not resumed_from:
-                _begin_with(gan, recipe, start_from, image_set.images)
+                notes = _begin_with(gan, recipe, start_from, image_set.images, tuple(class_counts))
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 runs.check_workers_agree(strategy, recipe, description, resumed_from)
         except tf.errors.OpError as error:
@@ -192,17 +192,32 @@ def train(
         )
 
 
-def _begin_with(gan, ours: Recipe, earlier: Path, images) -> None:
-    """Give the networks what those of another run have learnt; optimizers start afresh."""
+def _begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...]) -> list[str]:
+    """Give the networks what those of another run have learnt; optimizers start afresh.
+
+    Returns what is to be said of classes that the other run does not know.
+    """
     earlier = runs.newest_stage(Path(earlier))
     recipe = runs.read_recipe(earlier)
     arrays, _ = state.read_newest(earlier / "backup")
     if arrays is None:
         raise ValueError(f"{earlier} holds no complete state to start from; train it first")
-    labels = runs.read_json(earlier / "data.json").get("labels", {})
-    generator, discriminator = build_networks(recipe, classes=len(labels))
-    generator.set_weights(state.weights_of("generator", arrays))
-    discriminator.set_weights(state.weights_of("discriminator", arrays))
+    if recipe.image_size == ours.image_size and ours.fade_in:
+        raise ValueError(
+            f"{earlier} has images of {ours.image_size} pixels as this run has, whose last block has"
+            " learnt already and has nothing to come in after: pass --set fade_in=0"
+        )
+    known = list(runs.read_json(earlier / "data.json").get("labels", {}))
+    generator, discriminator = build_networks(recipe, classes=len(known))
+    for network in (generator, discriminator):
+        # Dropout's own counters are among the variables, and not among Keras' weights.
+        values = state.weights_of(network.name, arrays)
+        for variable, value in zip(network.variables, values, strict=True):
+            variable.assign(value)
+    places, new = (), []
+    if known and classes:
+        places = tuple(known.index(name) if name in known else None for name in classes)
+        new = [name for name in classes if name not in known]
     latents, films = (), ()
     start = recipe.growth_start if recipe.image_size < images.shape[1] else "random"
     if start == "former_image":
@@ -220,11 +235,12 @@ def _begin_with(gan, ours: Recipe, earlier: Path, images) -> None:
             for batch in training_batches(some, count, channels=recipe.channels).take(4)
         ]
     try:
-        transfer(generator, gan.generator, start=start, batches=latents)
-        transfer(discriminator, gan.discriminator, start=start, batches=films)
+        transfer(generator, gan.generator, start=start, batches=latents, classes=places)
+        transfer(discriminator, gan.discriminator, start=start, batches=films, classes=places)
     except ValueError as error:
         sections = meanings(Recipe).items()
         networks = ["channels", *(n for head, of in sections for n in of if "models/" in head)]
+        networks += [] if ours.grown_from else ["image_size"]  # those that grow are of several
         changed = {k: v for k, v in recipe.difference(ours).items() if k in networks}
         if not changed:
             raise
@@ -233,6 +249,11 @@ def _begin_with(gan, ours: Recipe, earlier: Path, images) -> None:
         raise ValueError(f"{earlier} has networks of {told} ({error}): pass {fields}") from None
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
+    if not new:
+        return []
+    return [
+        f"{earlier} knows no class {', '.join(new)}: what is of these classes alone begins anew"
+    ]
 
 
 def _fit(
@@ -274,7 +295,8 @@ def _fit(
     if chief and ticks:
         watch = _watch_collapse(recipe, images, total, report)
         watchers += [watch] if watch else []
-        watchers += _recorders(recipe, run, images, _shown(gan, labels), total, resumed_from)
+        tick, shown = steps_per_tick * per_step, _shown(gan, labels)
+        watchers += _recorders(recipe, run, images, shown, total, tick, resumed_from)
         watchers += [evaluate] if evaluate else []
         watchers.append(callbacks.Backup(run / "backup", backup_seconds))
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -404,7 +426,7 @@ def _shown(gan, labels) -> np.ndarray | slice:
     return chosen
 
 
-def _recorders(recipe, run, images, shown, total, resumed_from):
+def _recorders(recipe, run, images, shown, total, tick, resumed_from):
     """Return the callbacks that write into the run, and write the grid of real images."""
     # Also when nothing is evaluated any more.
     callbacks.forget_after(run / "metrics.jsonl", resumed_from)
@@ -415,6 +437,7 @@ def _recorders(recipe, run, images, shown, total, resumed_from):
         callbacks.SampleGrids(
             run / "samples",
             recipe.sample_interval or total // 20,
+            tick=tick,
             count=sample_count(recipe.image_size),
             seed=recipe.seed,
             real_grid=real_grid,

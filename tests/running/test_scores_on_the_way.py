@@ -199,6 +199,11 @@ def test_a_run_stopped_within_a_tick_looks_at_the_same_states_as_one_never_stopp
         for place in (run, finished[0])
     )
     assert whole == [32, 64] and seen == [24, *whole]
+    grids, of_whole = (
+        sorted(int(path.stem) for path in (place / "samples").iterdir())
+        for place in (run, finished[0])
+    )
+    assert of_whole == [0, 32, 64] and grids == [0, 24, 32, 64]
     assert_same_state(run, finished[0])
 
 

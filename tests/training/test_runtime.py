@@ -2,6 +2,7 @@ import json
 import socket
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -61,6 +62,10 @@ def test_seed_decides_the_initial_weights():
             "an index from 0 to 1; got type 'worker', index 2",
         ),
         (
+            '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
+            "TF_CONFIG must be like",
+        ),
+        (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
             "must be a worker",
         ),
@@ -90,6 +95,42 @@ def test_precision_holds_only_inside_its_block():
         inside = keras.layers.Dense(1)
     outside = keras.layers.Dense(1)
     assert (inside.compute_dtype, outside.compute_dtype) == ("bfloat16", "float32")
+
+
+def test_all_replicas_compute_in_float32_inside_and_as_built_after():
+    """Their threads take turns inside: the first one out must not take it from the others."""
+    with runtime.dtype_policy("mixed_bfloat16"):
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    in_float32, seen = runtime.InFloat32(network), []
+
+    def compute():
+        context = tf.distribute.get_replica_context()
+        with in_float32:
+            context.merge_call(lambda strategy: None)
+            seen.append(network.layers[0].compute_dtype)
+            if context.replica_id_in_sync_group:
+                context.merge_call(lambda strategy: None)
+                seen.append(network.layers[0].compute_dtype)
+        if not context.replica_id_in_sync_group:
+            context.merge_call(lambda strategy: None)
+
+    runtime.start("cpu:2").run(compute)
+    assert seen == ["float32"] * 3
+    assert network.layers[0].compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("second", [2.0, float("inf")])
+def test_a_step_that_overflows_on_any_replica_is_one_of_no_numbers_on_all(second):
+    strategy = runtime.start("cpu:2")
+
+    def gradients():
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        value = tf.constant([1.0, 1.0 if first else second], tf.float16)
+        return runtime.finite_on_all([value, tf.constant(3.0)])
+
+    for each in strategy.run(gradients):
+        for value in strategy.experimental_local_results(each):
+            assert np.isfinite(value.numpy()).all() == np.isfinite(second)
 
 
 def test_xla_is_left_off_on_a_cpu():
