@@ -124,8 +124,9 @@ def present(setting, results):
         columns=columns,
     )
     findings = []
-    smallest, *_, largest = rows.values()
-    for key, what in (("frechet", "its own training films"), ("also_frechet", "all films")):
+    smallest, largest = list(rows.values())[0], list(rows.values())[-1]
+    compared = (("frechet", "its own training films"), ("also_frechet", "all films"))
+    for key, what in compared if len(rows) > 1 else ():  # not with --only one
         if found := difference(smallest, largest, key):
             findings.append(
                 f"Distance to {what}, largest subset minus smallest: {found}. The paper: -0.514."

@@ -7,6 +7,7 @@ would show in some of them only.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -141,12 +142,21 @@ def _repeat(arguments: list[str], processes: int, report) -> list[dict]:
         command = [sys.executable, "-m", "keras_cxrgan.benchmark", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1].removeprefix("ValueError: ")
-            raise ValueError(f"the measurement failed: {reason}")
+            raise ValueError(f"the measurement failed: {_reason(done)}")
         results.append(json.loads(done.stdout.splitlines()[-1]))
     if report:
         report("measuring", processes, processes)
     return results
+
+
+def _reason(done: subprocess.CompletedProcess) -> str:
+    """Return in a line why a process failed."""
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}, by which systems end what needs much memory"
+    # TensorFlow's own messages begin with a letter, a date and a time.
+    lines = [line for line in done.stderr.splitlines() if not re.match(r"[IWEF]\d{4} ", line)]
+    said = "".join(lines[-1:]).removeprefix("ValueError: ")
+    return said or f"exit code {done.returncode}"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import tensorflow as tf
 import keras_cxrgan
 from keras_cxrgan.data.prepare import ImageSet
 from keras_cxrgan.data.records import content_hash, fingerprint
-from keras_cxrgan.data.sources import named_split
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.rules import FEWEST_EVALUATED
 from keras_cxrgan.training import callbacks, state
@@ -163,16 +162,6 @@ def _check_new(run: Path) -> None:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise ValueError(
             f"--out {run} holds {foreign[0]}{more} and no run: name a new folder, or an empty one"
-        )
-
-
-def check_outside(run: Path, data: str | None) -> None:
-    """Refuse a run inside the folder of its films, among which its pictures would be found."""
-    folder = Path(named_split(data)[0]).resolve() if data is not None else None
-    if folder and folder.is_dir() and folder in (run.resolve(), *run.resolve().parents):
-        raise ValueError(
-            f"--out {run} lies inside --data {data}, where the images of the run would be taken for"
-            " films: name a folder outside of it"
         )
 
 

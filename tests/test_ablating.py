@@ -107,6 +107,13 @@ def test_without_data_phantom_films_are_planned_and_not_yet_written(tmp_path):
     [
         (["wide: widht=8"], {}, "--change 'wide': the recipe has no field 'widht'; did you mean width"),
         (["odd: width=wide"], {}, "--change 'odd': width must be a whole number"),
+        ([], {"fields": {"epochs": 9}}, "--images 200 and --set epochs=9 both say how long"),
+        (
+            [],
+            {"images": None, "epochs": 3, "fields": {"training_images": 9}},
+            "--epochs 3 and --set training_images=9 both say how long",
+        ),
+        ([], {"fields": {"seed": 9}}, "name seeds by --seeds"),
         (["long: epochs=9"], {}, "all rows see the same images; say --images or --epochs"),
         (["other: seed=9"], {}, "say --seeds"),
         (["large: image_size=64"], {}, "image_size changes the films that are scored against"),

@@ -1,10 +1,12 @@
 """The measuring commands give their numbers; how large those are is not a test's business."""
 
 import json
+import subprocess
 
 import pytest
 from click.testing import CliRunner
 
+from keras_cxrgan import benchmark
 from keras_cxrgan.benchmark import benchmark_evaluation
 from keras_cxrgan.cli import main
 
@@ -33,6 +35,19 @@ def test_a_training_step_is_measured_against_a_bare_loop_and_plain_layers():
     (numbers,) = measured("benchmark", *settings, "--steps", "1")
     for name in ("fit", "loop", "fit_over_loop", "plain_layers", "fused_over_plain", "peak_mib"):
         assert numbers[name] > 0
+
+
+def test_a_process_that_ends_without_a_word_is_explained():
+    chatter = "I0000 00:00:1795.1 15478 cudart_stub.cc:31] Could not find cuda drivers"
+    ended = {
+        (-9, chatter): "killed by signal 9, by which systems end what needs much memory",
+        (1, f"{chatter}\nValueError: too few films\n{chatter}"): "too few films",
+        (1, chatter): "exit code 1",
+        (1, ""): "exit code 1",
+    }
+    for (code, said), expected in ended.items():
+        done = subprocess.CompletedProcess([], code, "", said)
+        assert benchmark._reason(done) == expected
 
 
 def test_a_measurement_that_fails_says_why_in_one_line():

@@ -114,6 +114,21 @@ def test_each_real_image_of_the_grid_is_of_the_class_of_the_generated_one_there(
     np.testing.assert_array_equal(pixels(run / "reals.png"), expected)
 
 
+def test_a_zip_of_labelled_images_is_read_as_their_folder(run, tmp_path):
+    """Whether the folder itself was packed, or what is in it."""
+    made = tmp_path / "made"
+    workflows.generate(run, made, classes={"COVID": 3, "normal": 2}, grid=True)
+    assert (made / "grid.png").is_file()
+    preparation = Preparation(32)
+    folder = load_side(str(made), preparation, role="fake", classes=("COVID",))
+    shutil.make_archive(tmp_path / "packed", "zip", tmp_path, "made")
+    shutil.make_archive(tmp_path / "within", "zip", made)
+    for name in ("packed.zip", "within.zip"):
+        side = load_side(str(tmp_path / name), preparation, role="fake", classes=("COVID",))
+        np.testing.assert_array_equal(side.images, folder.images)
+        assert len(load_side(str(tmp_path / name), preparation, role="fake").images) == 5
+
+
 def test_a_run_that_goes_on_learns_what_it_would_have_without_a_break(run, folder, tmp_path):
     other = tmp_path / "run"
     workflows.train(RECIPE.override(epochs=1), other, data=str(folder), backup_seconds=0)

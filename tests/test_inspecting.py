@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import keras_cxrgan.cli.data  # noqa: F401
+from keras_cxrgan import workflows
 from keras_cxrgan.cli.base import main
 from keras_cxrgan.data.images import decode
 from keras_cxrgan.workflows.inspecting import inspect, tables
@@ -73,12 +75,28 @@ def test_the_report_is_written_and_says_the_same(clean, tmp_path):
     assert (tmp_path / "out" / "contact_sheet.png").read_bytes() == first
 
 
+@pytest.mark.parametrize("inside", [0, 1, 2])
+def test_a_report_on_generated_images_is_not_written_among_films(tmp_path, inside):
+    folders = [str(tmp_path / name) for name in ("real", "fake", "held_out")]
+    for folder in folders:
+        Path(folder).mkdir()
+    real, fake, held_out = folders
+    out = Path(folders[inside]) / "reports" / "one"
+    for work in (
+        lambda: workflows.audit(real, fake, held_out=held_out, out=out),
+        lambda: workflows.evaluate(real, [fake], held_out=held_out, out=out),
+    ):
+        with pytest.raises(ValueError, match="lies in .*, where its pictures would be taken"):
+            work()
+    assert not out.parent.exists()
+
+
 def test_other_reports_are_kept_and_the_films_are_never_written_to(clean, tmp_path):
     inspect(clean, out=tmp_path / "out")
     with pytest.raises(ValueError, match="already holds other files"):
         inspect(clean, classes=["ill"], out=tmp_path / "out")
     inspect(clean, classes=["ill"], out=tmp_path / "out", overwrite=True)
-    with pytest.raises(ValueError, match="choose a folder outside"):
+    with pytest.raises(ValueError, match="taken for films: name a folder outside"):
         inspect(clean, out=clean / "report")
     assert not (clean / "report").exists()
 

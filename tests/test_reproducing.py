@@ -211,6 +211,14 @@ def test_rows_that_were_not_asked_for_are_shown_when_complete_and_not_run(tmp_pa
     assert done == ["b"]
     _, written = fake("out", tmp_path, work, only=("short",))
     assert done == ["b", "a"] and [cell["name"] for cell in written["cells"]] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"no row shrt \(--only\): the rows are short, long"):
+        fake("out", tmp_path, work, only=("shrt",))
+
+
+def test_a_seed_for_all_cells_is_refused(tmp_path):
+    setting = Setting(EXPERIMENT, tmp_path / "out", recipe_changes={"seed": "7"})
+    with pytest.raises(ValueError, match="name seeds by --seeds"):
+        reproducing.reproduce(setting, two_stages)
 
 
 def test_an_unknown_field_is_refused_before_anything_is_written(tmp_path):

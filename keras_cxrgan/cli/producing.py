@@ -151,8 +151,9 @@ def export(run, out, best, overwrite, as_json, verbose):
     "--columns", type=click.IntRange(1, 64), default=10, show_default=True, help="Images in a row."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the generated images.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @verbose_option
-def figure(runs, out, columns, seed, verbose):
+def figure(runs, out, columns, seed, overwrite, verbose):
     """Draw real images above generated ones, a band for each run.
 
     \b
@@ -160,9 +161,8 @@ def figure(runs, out, columns, seed, verbose):
     """
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-    click.echo(
-        table([("figure", str(workflows.figure(list(runs), out, columns=columns, seed=seed)))])
-    )
+    path = workflows.figure(list(runs), out, columns=columns, seed=seed, overwrite=overwrite)
+    click.echo(table([("figure", str(path))]))
 
 
 @main.command()

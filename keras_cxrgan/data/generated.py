@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+import zipfile
 from pathlib import Path, PurePosixPath
 
-from .records import content_hash
+from .records import Record, content_hash
 
 MANIFEST = "manifest.csv"
 GRID = "grid.png"
@@ -13,20 +15,32 @@ COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
 """The columns of every such manifest; `label` follows where the generator knows classes."""
 
 
-def read_listing(folder: str | Path) -> list[dict[str, str]]:
+def read_listing(source: str | Path) -> list[dict[str, str]]:
     """Return the rows of the manifest that `cxrgan generate` wrote; [] where there is none.
 
-    `file` is relative to the folder, with forward slashes: `000000.png` or `COVID/000000.png`.
+    `file` is relative to the folder, with forward slashes: `000000.png` or `COVID/000000.png`. Of
+    a zip, it is the member's name, with the folder that was packed: `images/COVID/000000.png`.
 
     >>> read_listing("films")
     []
     """
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
+    path, within = Path(source) / MANIFEST, ""
+    if path.is_file():
+        data = path.read_bytes()
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            names = [name for name in archive.namelist() if PurePosixPath(name).name == MANIFEST]
+        name = min(names, key=lambda name: name.count("/"), default="")
+        if not name:
+            return []
+        data, within = Record(name, archive=str(source)).read(), name.removesuffix(MANIFEST)
+    else:
         return []
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        return list(rows) if rows.fieldnames in (COLUMNS, [*COLUMNS, "label"]) else []
+    lines = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
+    rows = csv.DictReader(lines)
+    if rows.fieldnames not in (COLUMNS, [*COLUMNS, "label"]):
+        return []
+    return [{**row, "file": within + row["file"]} for row in rows]
 
 
 def own_file(folder: Path, name: str, digest: str) -> Path | None:

@@ -110,6 +110,17 @@ def describe_left_out(reading: Reading) -> list[str]:
     return [*([f"left out {total:,} files: {reasons}"] if total else []), *reading.notes]
 
 
+def check_outside(out: str | Path, *sources: str | Path | None) -> None:
+    """Refuse a folder for results inside one of films, whose films its pictures would become."""
+    for source in filter(None, sources):
+        folder = Path(named_split(source)[0])
+        if folder.is_dir() and Path(out).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--out {out} lies in {source}, where its pictures would be taken for films: name a"
+                " folder outside of it"
+            )
+
+
 def named_split(source: str | Path, split: str | None = None) -> tuple[str, str | None]:
     """Return the path and the split of `SOURCE:SPLIT`; of anything else, it and `split`.
 

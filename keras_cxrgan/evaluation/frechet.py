@@ -152,13 +152,7 @@ def frechet_infinity(real: np.ndarray, fake: np.ndarray, *, points: int = 15, se
     800 images at D = 768 the line ends at a quarter of the total variance instead of 0.
     """
     check_features(2, real=real, fake=fake)
-    dims = fake.shape[1]
-    needed = max(5000, 5 * dims)
-    if len(fake) < needed or len(real) < 5 * dims:
-        raise ValueError(
-            f"{len(real)} reals and {len(fake)} fakes at {dims} dims cannot be extrapolated: it "
-            f"needs {5 * dims} and {needed}; give more images or read kid, which has no bias"
-        )
+    check_infinity(len(real), len(fake), fake.shape[1])
     rng = np.random.default_rng(seed)
     reference = side_of(real)
     sizes = np.linspace(min(5000, len(fake) // 2), len(fake), points).astype(int)
@@ -171,6 +165,17 @@ def frechet_infinity(real: np.ndarray, fake: np.ndarray, *, points: int = 15, se
         "sizes": sizes.tolist(),
         "distances": distances,
     }
+
+
+def check_infinity(n_real: int, n_fake: int, dims: int) -> None:
+    """Raise `ValueError` where too few images are given for `frechet_infinity`."""
+    needed = max(5000, 5 * dims)
+    if n_fake < needed or n_real < 5 * dims:
+        raise ValueError(
+            f"{n_real} reals and {n_fake} fakes at {dims} dims cannot be extrapolated"
+            f" (--frechet-infinity): it needs {5 * dims} and {needed}; give more images or read"
+            " kid, which has no bias"
+        )
 
 
 def check_features(minimum: int, **sets: np.ndarray) -> None:

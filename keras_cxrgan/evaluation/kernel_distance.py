@@ -23,6 +23,7 @@ from keras_cxrgan.evaluation.frechet import (
 from keras_cxrgan.evaluation.frechet_error import difference_with_error
 
 PERMUTATION_ROWS = 2000
+SUBSET = 1000  # images of a subset, as papers print it
 """Most rows of each set in a permutation test: its table of all pairs then takes 128 MB."""
 
 
@@ -84,7 +85,7 @@ def kid_test(real: np.ndarray, fake: np.ndarray, *, permutations: int = 1000, se
 
 
 def kid_subsets(
-    real: np.ndarray, fake: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int
+    real: np.ndarray, fake: np.ndarray, *, subsets: int = 100, subset_size: int = SUBSET, seed: int
 ) -> dict:
     """KID as torch-fidelity and StyleGAN report it: mean and sd over random subsets of one size.
 

@@ -16,11 +16,14 @@ from typing import Callable
 import keras
 import tensorflow as tf
 
-PARTS = {"saved_model", "generator.keras", "card.json"}
+PARTS = ("saved_model", "generator.keras", "card.json")
 
 
 def write_export(folder: Path, generator: keras.Model, latents: Callable, card: dict) -> None:
-    """Write the three parts, first under a temporary name; an earlier export is replaced whole.
+    """Write the three parts, first under a temporary name; those of an earlier export are replaced.
+
+    The card comes last and goes first: without one, nothing is read as an export. Hidden files,
+    such as a repository's, stay.
 
     Args:
         generator: latents (n, latent_dim) -> float32 images (n, S, S, C) in [-1, 1]. One that
@@ -34,9 +37,9 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
         >>> sample = tf.saved_model.load("export/saved_model").signatures["sample"]
         >>> images = sample(n=tf.constant(16), seed=tf.constant(0))["images"]  # uint8
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # "." has no name beside which to write
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = sorted(name for name in names - PARTS if not name.startswith("."))
+    others = sorted(name for name in names.difference(PARTS) if not name.startswith("."))
     if others:
         raise ValueError(f"{folder} holds more than an export ({others[0]}); choose another --out")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,14 +50,23 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
         _save_graph(temporary / "saved_model", generator, latents)
         generator.save(temporary / "generator.keras")
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        folder.mkdir(exist_ok=True)
+        for name in reversed(PARTS):
+            _remove(folder / name)
+        for name in PARTS:
+            os.replace(temporary / name, folder / name)
     except tf.errors.OpError as error:
         # TensorFlow's file layer has its own exceptions for a full or read-only disk.
         raise OSError(str(error).splitlines()[0]) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _save_graph(path: Path, generator, latents) -> None:

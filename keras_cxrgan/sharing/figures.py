@@ -18,8 +18,10 @@ def compare_rows(bands: list[tuple[str, np.ndarray, np.ndarray]], path: Path) ->
     from matplotlib.figure import Figure  # drawing to a file needs no display and no pyplot state
 
     columns = max(len(band[1]) for band in bands)
+    # A title is as high over small images as over large ones, and many images need more pixels.
+    height = 10 * 2 / columns + 0.45
     figure = Figure(
-        figsize=(10, 10 * (2 + 0.4) / columns * len(bands)), layout="constrained", dpi=80
+        figsize=(10, height * len(bands)), layout="constrained", dpi=max(80, 8 * columns)
     )
     axes = figure.subplots(len(bands), 1, squeeze=False)[:, 0]
     for axis, (label, reals, fakes) in zip(axes, bands):

@@ -17,7 +17,7 @@ from pathlib import Path
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows import contrasting, reproducing
 from keras_cxrgan.workflows.choosing import FEWEST_SCORED
-from keras_cxrgan.workflows.describing import Cell, Experiment, Setting
+from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, check_fields
 
 BASE = "base"
 PHANTOM = {"normal": 60}  # films of each class where none are given
@@ -124,6 +124,7 @@ def plan_ablation(
         raise ValueError("--class and --held-out are of films: name them with --data")
     films, held_out_films = _count(data, held_out, tuple(classes))
     fields = dict(fields or {})
+    check_fields(fields, **{"--images": images, "--epochs": epochs})
     if epochs is None and images is not None:
         epochs = max(1, round(images / films))
     if epochs is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras_cxrgan
+from keras_cxrgan.data import sources
 from keras_cxrgan.evaluation import audit_report, memorisation, pictures, report
 from keras_cxrgan.workflows.comparing import Options, load_comparison
-from keras_cxrgan.workflows.sides import Side, trained_on_all
+from keras_cxrgan.workflows.sides import Side, is_generator, trained_on_all
 
 PAIRS_SHOWN = 24
 PAIRS_A_ROW = 12
@@ -34,10 +35,11 @@ def audit(
 
     Raises `ValueError` with one clear line for everything a user can mend.
     """
-    options = Options(**options)
+    options = Options(**options).check([features], [fake])
     progress = report_progress or (lambda *_: None)
     inputs = report.provenance([real, fake, held_out, features, options.deciding()])
     if out is not None:
+        sources.check_outside(out, real, held_out, None if is_generator(fake) else fake)
         report.check_out(inputs, Path(out), overwrite, audit_report.FILE)
     compared = load_comparison(real, [fake], held_out, [features], options, progress)
     train, (made,), held = compared.real, compared.fakes, compared.held_out

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_cxrgan.data.splits import crossing
-from keras_cxrgan.evaluation.extractors import Extractor, build_extractor
+from keras_cxrgan.evaluation.extractors import EXTRACTORS, Extractor, build_extractor
 from keras_cxrgan.evaluation.features import extract
 from keras_cxrgan.training import runtime
 from keras_cxrgan.workflows.sides import (
@@ -25,6 +25,9 @@ from keras_cxrgan.workflows.sides import (
     recipe_of,
     trained_on_all,
 )
+
+
+INCEPTIONS = "fid2015, imagenet or random"  # which have layers and a resize to choose
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,25 @@ class Options:
     cache: bool = True  # keep features in `default_cache()`
     devices: str = "auto"
     memory_budget: int = 2 * 2**30  # bytes of images in memory; more go to a file
+
+    def check(self, features: Sequence[str], fakes: Sequence[str]) -> Options:
+        """Return the options; raise `ValueError` for one that would do nothing, or is wrong."""
+        inceptions = [name for name in features if name in EXTRACTORS and name != "cxr"]
+        own = [name for name in features if name not in EXTRACTORS]
+        runs = [fake for fake in fakes if (Path(fake) / "recipe.json").is_file()]
+        weightless = [name for name in self.weights if name not in features]
+        for option, given, needed in (
+            ("--dims", self.dims is not None and not inceptions, f"--features {INCEPTIONS}"),
+            ("--mode", self.mode != "pytorch-fid" and not inceptions, f"--features {INCEPTIONS}"),
+            ("--preparation", bool(self.preparation) and not own, "--features with a model's path"),
+            ("--weights", bool(weightless), f"--features {' '.join(weightless)} too"),
+            ("--best", self.best and not runs, "a run, of which it names a checkpoint"),
+        ):
+            if given:
+                raise ValueError(f"{option} would change nothing here: it needs {needed}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        return self
 
     def deciding(self) -> dict:
         """Return the fields that change numbers, ready for JSON."""

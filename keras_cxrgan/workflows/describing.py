@@ -90,5 +90,18 @@ class Setting:
         )
 
 
+def check_fields(fields: Mapping[str, object], **lengths: int | None) -> None:
+    """Refuse fields of a recipe that an option decides: the seed, and a length that is given."""
+    if "seed" in fields:
+        raise ValueError("--set seed has no place here: name seeds by --seeds")
+    for option, length in lengths.items():
+        both = [name for name in ("epochs", "training_images") if name in fields]
+        if length is not None and both:
+            raise ValueError(
+                f"{option} {length} and --set {both[0]}={fields[both[0]]} both say how long to"
+                " train: give one of them"
+            )
+
+
 class Stopped(Exception):
     """Ctrl-C or SIGTERM ended a training, which saved its state."""

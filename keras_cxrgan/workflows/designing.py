@@ -15,6 +15,7 @@ from keras_cxrgan.data.records import content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe, recipe_for
 from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
 from keras_cxrgan.workflows.classifying import CLASSIFIERS, classifier_of
+from keras_cxrgan.workflows.describing import check_fields
 from keras_cxrgan.workflows.dividing import (
     FEWEST,
     Films,
@@ -235,12 +236,13 @@ def plan_study(
         ("--steps", [steps], 1, 10**9, "1 or more"),
         ("--batch-size", [batch_size], 1, 10**6, "1 to 1,000,000"),
         ("--learning-rates", learning_rates, 1e-12, 10, "different numbers above 0, up to 10"),
-        ("--gan-images", [gan_images or 1], 1, 10**12, "1 or more"),
+        ("--gan-images", [1 if gan_images is None else gan_images], 1, 10**12, "1 or more"),
     ):
         wrong = [value for value in values if not low <= value <= high]
         if not values or wrong or len(set(values)) < len(values):
             got = ", ".join(f"{value:.12g}" for value in values) or "none"
             raise ValueError(f"{option} needs {needed}: got {got}")
+    check_fields(fields or {}, **{"--gan-images": gan_images})
     if classifier not in CLASSIFIERS and not Path(classifier).is_file():
         raise ValueError(f"--classifier {classifier} is neither cnn, inception, nor a .keras file")
     for option, name, known in (

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import keras_cxrgan
+from keras_cxrgan.data import sources
 from keras_cxrgan.evaluation import (
     degradations,
     frechet,
@@ -28,7 +29,7 @@ from keras_cxrgan.evaluation.extractors import Extractor, build_extractor
 from keras_cxrgan.evaluation.features import extract
 from keras_cxrgan.evaluation.neighbours import nearest
 from keras_cxrgan.workflows.comparing import Comparison, Options, load_comparison
-from keras_cxrgan.workflows.sides import Side
+from keras_cxrgan.workflows.sides import Side, is_generator
 
 LADDER_AT_MOST = 500
 SHOWN = 12
@@ -70,7 +71,9 @@ def evaluate(
         >>> result = evaluate("films/", ["runs/default-films"], out="report/")
         >>> result["extractors"][0]["scores"][0]["recall"]
     """
-    options = Options(**options)
+    options = Options(**options).check(
+        [*features, *(["fid2015"] if with_inception_score else [])], fakes
+    )
     progress = report_progress or (lambda *_: None)
     if neighbours < 1:
         raise ValueError(f"--neighbours must be 1 or more, got {neighbours}")
@@ -78,6 +81,7 @@ def evaluate(
         [real, list(fakes), held_out, list(features), neighbours, options.deciding()]
     )
     if out is not None:
+        sources.check_outside(out, real, held_out, *(f for f in fakes if not is_generator(f)))
         report.check_out(inputs, Path(out), overwrite)
 
     def check(real_side, fake_side, held_side=None):
@@ -87,9 +91,19 @@ def evaluate(
                 f"--held-out {held_out} has {len(held_side.images)} images, and with --neighbours"
                 f" {neighbours} at least {neighbours + 2} are needed: hold out more"
             )
+        fewest = min(len(real_side.images), len(fake_side.images))
+        if kid_subsets and fewest < kernel_distance.SUBSET:
+            raise ValueError(
+                f"--kid-subsets takes {kernel_distance.SUBSET:,} images at a time, and"
+                f" {fake_side.label} or {real_side.label} has {fewest:,}: leave it out; kid itself"
+                " has no such limit"
+            )
 
     compared = load_comparison(real, fakes, held_out, features, options, progress, check)
     more = []
+    if frechet_infinity:
+        for extractor, fake in itertools.product(compared.extractors, compared.fakes):
+            frechet.check_infinity(len(compared.real.images), len(fake.images), extractor.dims)
     if kid_subsets:
         more.append(("kid", "subsets", kernel_distance.kid_subsets))
     if frechet_infinity:

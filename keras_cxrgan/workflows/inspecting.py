@@ -73,11 +73,7 @@ def inspect(
     inputs = report.provenance([place, list(classes), layout])
     if out is not None:
         out = Path(out)
-        if out.resolve().is_relative_to(Path(sources.named_split(place)[0]).resolve()):
-            raise ValueError(
-                f"--out {out} lies in {place}, where its pictures would be taken for films:"
-                " choose a folder outside"
-            )
+        sources.check_outside(out, place)
         report.check_out(inputs, out, overwrite, FILE)
     # Manifests that leak are what this command is for: it names the leaks.
     reading, _ = sources.read_source(place, classes, sources.ALL, layout=layout, allow_leak=True)

@@ -86,8 +86,7 @@ def generate(
             raise ValueError(f"{option} must be 1 or more, got {number}")
     if truncation is not None and not truncation > 0:
         raise ValueError(f"--truncation must be above 0, got {truncation}")
-    if not -(2**63) <= seed < 2**63:
-        raise ValueError(f"--seed must fit in 64 bits, got {seed}")
+    _check_seed(seed)
     out, source = Path(out), runs.newest_stage(Path(source))
     _check_out(out, overwrite)
     generator, card = load_generator(source, best)
@@ -168,6 +167,11 @@ def _check_room(out: Path, count: int, card: dict) -> None:
             f"{count:,} images need some {needed / 2**30:,.1f} GiB and {place} has"
             f" {free / 2**30:,.1f}: ask for fewer, or choose another --out"
         )
+
+
+def _check_seed(seed: int) -> None:
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed must fit in 64 bits, got {seed}")
 
 
 def _blocks(generator, card, parts, seed, truncation, batch_size):
@@ -345,12 +349,25 @@ def is_exported(run: Path, images_seen: int) -> bool:
     return card.is_file() and json.loads(card.read_text())["images_seen"] == images_seen
 
 
-def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 0) -> Path:
+def figure(
+    names: list[str],
+    out: str | Path,
+    *,
+    columns: int = 10,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
     """Write a PNG that shows real images above generated ones, a band for each run.
 
     Generated images are the first of the seed, and real ones the first of the run's grid; none
     is chosen by eye.
+
+    Raises `ValueError` for what is no run, and for a file that is there unless `overwrite`.
     """
+    out = Path(out)
+    _check_seed(seed)
+    if out.exists() and (out.is_dir() or not overwrite):
+        raise ValueError(f"{out} is there already; choose another --out, or pass --overwrite")
     bands = []
     for name in names:
         run = runs.newest_stage(Path(name))
@@ -360,7 +377,6 @@ def figure(names: list[str], out: str | Path, *, columns: int = 10, seed: int = 
         fakes = np.concatenate([images for _, images in sampled(generator, card, columns, seed)])
         label = f"{card['recipe']['name']}, {card['images_seen']:,} images seen"
         bands.append((label, _first_reals(run, card["recipe"]["image_size"], columns), fakes))
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     compare_rows(bands, out)
     return out

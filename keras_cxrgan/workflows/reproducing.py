@@ -34,7 +34,7 @@ from keras_cxrgan.workflows.choosing import (
     nested_subsets,
     some_films,
 )
-from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, Stopped
+from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, Stopped, check_fields
 from keras_cxrgan.workflows.presenting import (
     RESULTS,
     Page,
@@ -94,15 +94,21 @@ def reproduce(
     Raises `ValueError` for settings a user can mend, and `Stopped`.
     """
     check(setting)
-    results = []
+    results, rows = [], []
     for cell in cells(setting):
-        if setting.only and (cell.row or cell.name) not in setting.only:
+        rows.append(cell.row or cell.name)
+        if setting.only and rows[-1] not in setting.only:
             results += filter(None, [finished(setting, cell.name)])
             continue
         _say(setting, f"{setting.experiment.name}: {cell.name}")
         results.append(run_cell(cell, setting))
         if "error" in results[-1]:
             _say(setting, f"{cell.name} failed: {results[-1]['error']}")
+    if unknown := set(setting.only).difference(rows):
+        raise ValueError(
+            f"there is no row {', '.join(sorted(unknown))} (--only): the rows are"
+            f" {', '.join(dict.fromkeys(rows))}"
+        )
     page = (present or one_table)(setting, results)
     return write_results(setting, results, page)
 
@@ -231,6 +237,7 @@ def check(setting: Setting) -> None:
         raise ValueError(f"--out {setting.out} is a file; name a folder")
     if not setting.seeds or len(set(setting.seeds)) < len(setting.seeds):
         raise ValueError(f"--seeds must be different whole numbers, got {setting.seeds}")
+    check_fields(setting.recipe_changes)
     setting.recipe()
     if setting.data and setting.experiment.divides:
         count_classes(setting.data, ALL)  # films to test on are films, too

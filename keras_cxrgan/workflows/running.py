@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_cxrgan import runs
+from keras_cxrgan.data import sources
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import image_grid, write_png
 from keras_cxrgan.fields import meanings, spell
@@ -103,7 +104,7 @@ def train(
     """
     recipe.check()
     run = Path(run)
-    runs.check_outside(run, data)
+    sources.check_outside(run, data)
     if recipe.stages and start_from:
         raise ValueError("--start-from does not apply to a recipe with stages, which has its own")
     if recipe.stages:

@@ -252,6 +252,8 @@ def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]
 
 
 def _name_in(source: str, record: Record) -> str:
+    if record.archive is not None:
+        return record.path
     return Path(record.path).relative_to(source).as_posix()
 
 

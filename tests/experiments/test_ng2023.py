@@ -44,6 +44,11 @@ def test_subsets_are_nested_and_scored_against_themselves_and_all_films(smoke, f
     assert table["header"][-1] == "published (other extractor)"
 
 
+def test_one_size_alone_has_a_page_and_no_difference(smoke, faked):
+    written = run(ng2023_size, smoke(ng2023_size, only=("24 films (for 500)",)))
+    assert len(written["cells"]) == 1 and "largest subset minus smallest" not in str(written)
+
+
 def test_the_subsets_of_another_seed_are_others(smoke, faked):
     run(ng2023_size, smoke(ng2023_size, seeds=(0, 1)))
     first, second = (

@@ -37,7 +37,7 @@ def test_what_a_run_leaves_that_ended_while_it_read_its_films_is_no_hindrance(fo
 @pytest.mark.parametrize("inside", ["", "runs/run"])
 def test_a_run_inside_the_folder_of_its_films_is_refused(inside, tmp_path, no_training):
     films = write_films(tmp_path / "films", 8)
-    refused("lies inside --data .* taken for films", TINY, films / inside, data=str(films))
+    refused("lies in .* taken for films", TINY, films / inside, data=str(films))
     assert len(list(films.iterdir())) == 8
 
 

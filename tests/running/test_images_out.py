@@ -219,3 +219,17 @@ def test_export_to_a_place_that_cannot_be_written_is_one_clear_line(finished, tm
 def test_a_figure_is_refused_more_columns_than_the_run_has_images(finished, tmp_path):
     with pytest.raises(ValueError, match="reals.png holds 36 images; pass --columns 36 or less"):
         workflows.figure([str(finished[0])], tmp_path / "figure.png", columns=64)
+
+
+def test_a_figure_replaces_no_file_unasked(finished, tmp_path):
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    with pytest.raises(ValueError, match="notes.txt is there already.*--overwrite"):
+        workflows.figure([str(finished[0])], out)
+    with pytest.raises(ValueError, match="--seed must fit in 64 bits"):
+        workflows.figure([str(finished[0])], out, seed=2**63, overwrite=True)
+    assert out.read_text() == "mine"
+    workflows.figure([str(finished[0])], out, columns=36, overwrite=True)
+    height, width = decode(out.read_bytes()).shape[:2]
+    # Two rows of 36 images and a title: less would squeeze them.
+    assert width == 2880 and height > 2 * width / 36 + 50

@@ -90,6 +90,17 @@ def test_an_earlier_export_is_replaced_whole(exported):
     assert [path.name for path in exported.parent.iterdir()] == ["export"]
 
 
+def test_a_repository_stays_around_its_export_and_the_folder_may_be_this_one(exported, monkeypatch):
+    (exported / ".git").mkdir()
+    (exported / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    before = (exported / "card.json").stat().st_mtime_ns
+    monkeypatch.chdir(exported)
+    write(".", seed=1)
+    assert (exported / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+    assert (exported / "card.json").stat().st_mtime_ns > before
+    assert [path.name for path in exported.parent.iterdir()] == ["export"]
+
+
 def test_a_folder_with_other_files_is_never_replaced(exported):
     (exported / "thesis.tex").write_text("mine")
     before = (exported / "card.json").read_bytes()

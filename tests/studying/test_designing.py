@@ -132,6 +132,12 @@ def test_external_films_share_no_patient_and_decide_nothing(folds, films, networ
         ({"seeds": (2**32,)}, "from 0 to 4,294,967,295: got 4294967296"),
         ({"ratios": (1, 1)}, "--ratios needs different numbers .* got 1, 1"),
         ({"steps": 0}, "--steps needs 1 or more: got 0"),
+        ({"gan_images": 0, "arms": ("gan",)}, "--gan-images needs 1 or more: got 0"),
+        (
+            {"gan_images": 9, "fields": {"training_images": 8}},
+            "--gan-images 9 and --set training_images=8 both say how long",
+        ),
+        ({"fields": {"seed": 8}}, "name seeds by --seeds"),
         ({"classifier": "resnet"}, "neither cnn, inception, nor a .keras file"),
         ({"sizes": (0.1,)}, "films to fit on in fold0 at 10 % .* and 4 are needed"),
         ({"fields": TINY | {"batch_size": 64}, "arms": ("gan",)}, "fewer than one batch of 64"),

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_studies import PATIENT, noise, plan
+from small_studies import PATIENT, TINY, noise, plan
 
 from keras_cxrgan.data.images import write_png
 from keras_cxrgan.study import fitting
@@ -162,9 +162,11 @@ def test_a_stopped_study_ends_as_one_that_never_stopped(halves, network, tmp_pat
 
 
 def test_other_settings_make_a_cell_anew(halves, network, tmp_path):
-    study = plan(halves, tmp_path, network, arms=("gan", "classic"), seeds=(0,))
-    longer = plan(halves, tmp_path, network, arms=("gan", "classic"), seeds=(0,), steps=31)
-    other = plan(halves, tmp_path, network, arms=("gan", "classic"), seeds=(0,), gan_images=99)
+    fields = {name: value for name, value in TINY.items() if name != "epochs"}
+    options = {"arms": ("gan", "classic"), "seeds": (0,), "fields": fields}
+    study = plan(halves, tmp_path, network, **options)
+    longer = plan(halves, tmp_path, network, **options, steps=31)
+    other = plan(halves, tmp_path, network, **options, gan_images=99)
     same = [
         [designing.decides(study, cell) == designing.decides(changed, cell) for cell in study.cells]
         for changed in (longer, other)
