@@ -26,7 +26,6 @@ from keras_cxrgan.workflows.sides import (
     trained_on_all,
 )
 
-
 INCEPTIONS = "fid2015, imagenet or random"  # which have layers and a resize to choose
 
 
