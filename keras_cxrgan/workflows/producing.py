@@ -266,7 +266,8 @@ def class_numbers(card: dict, indices, label: int | tuple[int, ...] | None = Non
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
-    if out.exists() and any(out.iterdir()) and not overwrite:
+    held = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
+    if held and not overwrite:  # a .git or .DS_Store stays in any case
         raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
 
 

@@ -87,6 +87,13 @@ def test_a_folder_with_files_is_left_alone_without_overwrite(finished, tmp_path)
     assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
+def test_a_folder_of_hidden_files_is_an_empty_one(finished, tmp_path):
+    out = tmp_path / "repository"
+    (out / ".git").mkdir(parents=True)
+    workflows.generate(finished[0], out, 1)
+    assert (out / "000000.png").is_file() and (out / ".git").is_dir()
+
+
 def test_overwrite_leaves_no_image_of_an_earlier_call(finished, tmp_path):
     out = tmp_path / "out"
     workflows.generate(finished[0], out, 5, seed=1, grid=True)
