@@ -31,6 +31,7 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "incremental"
     words = ["--data", str(films), "--out", str(out), "--features", "random"]
     words += [word for setting in TINY for word in ("--set", setting)]
+    words += ["--only", incremental.AT_ONCE, "--only", incremental.FADED]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(planning, "measure_speed", lambda stages, strategy: 1e9)
         result = CliRunner().invoke(incremental.main, words)
@@ -77,10 +78,12 @@ def test_a_growth_that_fails_is_a_finding_and_not_a_lost_page(done):
 def test_ways_to_mend_the_growth_have_rows_of_their_own(done):
     out, _ = done
     cells = {cell["row"]: cell for cell in json.loads((out / "results.json").read_text())["cells"]}
+    assert list(cells) == [incremental.AT_ONCE, incremental.FADED]
+    assert f"Stages, {incremental.AT_ONCE}" in (out / "results.md").read_text()
+    asked = {cell.row: cell for cell in incremental.cells(Setting(incremental.EXPERIMENT, out))}
     mended = [incremental.FADED, incremental.PRESERVED, incremental.STEADIED]
-    assert list(cells) == [incremental.AT_ONCE, *mended]
-    assert cells[incremental.PRESERVED]["recipe"]["growth_start"] == "former_image"
-    assert f"Stages, {incremental.PRESERVED}" in (out / "results.md").read_text()
+    assert list(asked) == [incremental.AT_ONCE, *mended]
+    assert asked[incremental.PRESERVED].recipe.growth_start == "former_image"
 
 
 def test_detail_that_all_images_share_is_told_from_their_own():
