@@ -124,10 +124,10 @@ def present(setting, results):
         columns=columns,
     )
     findings = []
-    smallest, largest = list(rows.values())[0], list(rows.values())[-1]
+    by_size = list(rows.values())
     compared = (("frechet", "its own training films"), ("also_frechet", "all films"))
     for key, what in compared if len(rows) > 1 else ():  # not with --only one
-        if found := difference(smallest, largest, key):
+        if found := difference(by_size[0], by_size[-1], key):
             findings.append(
                 f"Distance to {what}, largest subset minus smallest: {found}. The paper: -0.514."
             )

@@ -288,9 +288,7 @@ def test_a_worker_that_does_not_answer_is_named_within_the_timeout(films, tmp_pa
     arguments = ["--data", films, "--recipe", "default", "--out", tmp_path / "run"]
     arguments += ["--worker-timeout", 3]
     clusters = [free_ports(2), free_ports(2)]
-    waiting = [
-        start_worker(workers, index, *arguments) for index, workers in enumerate(clusters)
-    ]
+    waiting = [start_worker(workers, index, *arguments) for index, workers in enumerate(clusters)]
     for index, (workers, process) in enumerate(zip(clusters, waiting)):
         status, out, err = finish(process)
         assert (status, out) == (1, "")

@@ -24,9 +24,8 @@ PATIENCE = 5  # looks or ticks in a row that must agree
 # Images seen from the first to the last of them, at least. Every run begins like a failed one: a
 # narrow DCGAN on 70 films recovered by itself after 21,000 images.
 PATIENCE_IMAGES = 25_000
-PIXELS_AT_ONCE = (
-    2**16
-)  # of each image, in float32: hundreds of large films must not fill the memory
+# Of each image, in float32: hundreds of large films must not fill the memory.
+PIXELS_AT_ONCE = 2**16
 
 
 def pairwise_distance(images: np.ndarray) -> float:

@@ -91,12 +91,11 @@ def evaluate(
                 f"--held-out {held_out} has {len(held_side.images)} images, and with --neighbours"
                 f" {neighbours} at least {neighbours + 2} are needed: hold out more"
             )
-        fewest = min(len(real_side.images), len(fake_side.images))
-        if kid_subsets and fewest < kernel_distance.SUBSET:
+        fewer = min(real_side, fake_side, key=lambda side: len(side.images))
+        if kid_subsets and len(fewer.images) < kernel_distance.SUBSET:
             raise ValueError(
-                f"--kid-subsets takes {kernel_distance.SUBSET:,} images at a time, and"
-                f" {fake_side.label} or {real_side.label} has {fewest:,}: leave it out; kid itself"
-                " has no such limit"
+                f"--kid-subsets takes {kernel_distance.SUBSET:,} images at a time, and {fewer.label}"
+                f" has {len(fewer.images):,}: leave it out; kid itself has no such limit"
             )
 
     compared = load_comparison(real, fakes, held_out, features, options, progress, check)
