@@ -16,6 +16,7 @@ from keras_cxrgan.evaluation import torch_weights
 from keras_cxrgan.evaluation.inception import random_state_dict
 from keras_cxrgan.evaluation.report import tables
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.workflows import comparing
 
 SIDE = 64
 
@@ -251,7 +252,7 @@ def test_generating_and_reading_the_files_back_gives_the_same_scores(
 
 
 def test_numbers_that_want_thousands_of_images_are_refused_before_any_work(judge, monkeypatch):
-    monkeypatch.setattr(workflows.comparing, "extract", None)
+    monkeypatch.setattr(comparing, "extract", None)
     with pytest.raises(ValueError, match="--frechet-infinity.*5000"):
         judge(["good"], frechet_infinity=True)
     with pytest.raises(ValueError, match="--kid-subsets takes 1,000 images"):
