@@ -116,6 +116,8 @@ def fit_classifier(
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 jit_compile=False,
             )
+            # A step that creates the optimizer's variables would be traced twice.
+            model.optimizer.build(model.trainable_variables)
             watch.step = first
             model.fit(
                 batches.skip(first).take(last - first),

@@ -48,6 +48,25 @@ def test_an_arm_of_more_films_is_not_trained_longer(spy):
     assert len(spy) == 40 and {batch[0].shape for batch in spy} == {(4, 8, 8, 1)}
 
 
+def test_a_networks_step_is_traced_once():
+    """A large network's takes a minute, and Keras takes two where the optimizer is not built."""
+    traced = []
+
+    class Recorded(keras.layers.Layer):
+        def call(self, x, training=False):
+            if training:
+                traced.append(x.shape)
+            return x
+
+    def recorded():
+        images = keras.Input((8, 8, 1))
+        x = keras.layers.Flatten()(Recorded()(images))
+        return keras.Model(images, keras.layers.Dense(2)(x))
+
+    fit(*bright_and_dark(8), network=recorded, steps=3)
+    assert traced == [(4, 8, 8, 1)]
+
+
 def test_every_film_is_shown_once_before_any_is_shown_again():
     order = film_order(np.zeros(7, int), 20, seed=3)
     assert sorted(order[:7]) == sorted(order[7:14]) == list(range(7))

@@ -200,7 +200,7 @@ def test_gans_see_a_class_of_the_films_that_are_fitted_and_no_other(with_gans):
     study, results = with_gans
     assert results["failed"] == []
     page = (study.out / "results.md").read_text()
-    assert "- 2 GANs of the recipe small_data, epochs each: 1" in page
+    assert "- 2 GANs of the recipe default, epochs each: 1" in page
     (cell,) = [cell for cell in study.cells if cell.arm == "gan"]
     fitted, validating = study.chosen(cell)
     for number in range(2):

@@ -12,7 +12,9 @@ PATIENT = r"(\w+/\d+)-"
 
 
 def plan(manifest, out, network, **options):
-    options = {"seeds": (0, 1), "steps": 30, "batch_size": 8, "fields": TINY} | options
+    options = {
+        "seeds": (0, 1), "steps": 30, "batch_size": 8, "recipe": "default", "fields": TINY,
+    } | options  # fmt: skip
     return plan_study(manifest, out, classifier=network, learning_rates=[0.01], **options)
 
 
