@@ -29,7 +29,7 @@ def done(tmp_path_factory):
         film = random.integers(0, 256, (8, 8)).repeat(10, 0).repeat(10, 1)
         write_png(films / f"{index}.png", film.astype(np.uint8))
     out = tmp_path_factory.mktemp("runs") / "incremental"
-    words = ["--data", str(films), "--out", str(out), "--features", "random"]
+    words = ["--data", str(films), "--out", str(out), "--features", "cxr"]
     words += [word for setting in TINY for word in ("--set", setting)]
     words += ["--only", incremental.AT_ONCE, "--only", incremental.FADED]
     with pytest.MonkeyPatch.context() as monkeypatch:
