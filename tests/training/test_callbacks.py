@@ -16,7 +16,12 @@ from keras_cxrgan.training.state import saved_states
 @pytest.fixture
 def gan():
     gan = GAN(build_generator(32, latent_dim=8, width=4), build_discriminator(32, width=4))
-    gan.compile(keras.optimizers.Adam(2e-4), keras.optimizers.Adam(2e-4), jit_compile=False)
+    gan.compile(
+        keras.optimizers.Adam(2e-4),
+        keras.optimizers.Adam(2e-4),
+        jit_compile=False,
+        run_eagerly=True,
+    )
     return gan
 
 

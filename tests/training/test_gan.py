@@ -30,6 +30,8 @@ def build(
             keras.optimizers.SGD(learning_rate),
             keras.optimizers.SGD(learning_rate),
             jit_compile=False,
+            # On one replica without a graph, whose making is most of what these tests take.
+            run_eagerly=strategy.num_replicas_in_sync == 1,
             **compiled,
         )
     return gan

@@ -31,6 +31,8 @@ def build_conditional(strategy=None, *, critic_steps=1, learning_rate=0.01):
             keras.optimizers.SGD(learning_rate),
             critic_steps=critic_steps,
             jit_compile=False,
+            # On one replica without a graph, whose making is most of what these tests take.
+            run_eagerly=strategy.num_replicas_in_sync == 1,
         )
     return gan
 

@@ -28,7 +28,10 @@ def build(width=4, ema_half_life=32):
         ema_half_life=ema_half_life,
     )
     gan.compile(
-        keras.optimizers.Adam(2e-4, 0.5), keras.optimizers.Adam(2e-4, 0.5), jit_compile=False
+        keras.optimizers.Adam(2e-4, 0.5),
+        keras.optimizers.Adam(2e-4, 0.5),
+        jit_compile=False,
+        run_eagerly=True,
     )
     return gan
 
