@@ -220,7 +220,7 @@ def _begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ..
         places = tuple(known.index(name) if name in known else None for name in classes)
         new = [name for name in classes if name not in known]
     latents, films = (), ()
-    start = recipe.growth_start if recipe.image_size < images.shape[1] else "random"
+    start = ours.growth_start if recipe.image_size < images.shape[1] else "random"
     if start == "former_image":
         # Four batches as in training, whose statistics the new normalizations pass on. Those of
         # real films: with the generator's, the discriminator no longer told them apart.
