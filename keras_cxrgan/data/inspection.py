@@ -8,7 +8,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from .codecs import PNG, clean_png
 from .headers import Header, read_header
 from .images import decode
-from .layouts import SPLIT_FOLDERS
 from .prepare import in_order
 from .records import Record, content_hash
 from .shortcuts import find_shortcuts
@@ -159,9 +157,8 @@ def inspect_records(
 
 def read_facts(record: Record) -> FileFacts:
     """What one file is; a file that cannot be read or decoded has a `reason`."""
-    split = record.split or _split_of(record.path)
     facts = FileFacts(
-        record.name, record.label, record.patient, split, GIVEN if record.patient else None
+        record.name, record.label, record.patient, record.split, GIVEN if record.patient else None
     )
     try:
         data = record.read()
@@ -214,15 +211,10 @@ def _with_tags(facts: FileFacts, data: bytes) -> FileFacts:
 
 def _not_frontal(view: str | None) -> list[Suspicion]:
     """LL, RL, LATERAL, and decubitus and oblique views; "AP SUPINE" is frontal."""
-    if not view or view.upper().replace("_", " ").split()[0] in _FRONTAL:
+    words = (view or "").upper().replace("_", " ").split()
+    if not words or words[0] in _FRONTAL:
         return []
     return [Suspicion("view", "a lateral view (DICOM tag)", f"ViewPosition {view}", 1.0)]
-
-
-def _split_of(path: str) -> str | None:
-    folders = PurePosixPath(path.replace("\\", "/")).parts[:-1]
-    found = (SPLIT_FOLDERS.get(name.lower()) for name in reversed(folders))
-    return next(filter(None, found), None)
 
 
 def _coloured(data: bytes) -> float:

@@ -24,7 +24,7 @@ from keras_cxrgan.data.listing import (
 )
 from keras_cxrgan.data.patients import patient_of
 from keras_cxrgan.data.records import Record, select_classes
-from keras_cxrgan.data.tables import Reading, columns_used, plain_table
+from keras_cxrgan.data.tables import Reading, columns_used, plain_tables
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -269,7 +269,7 @@ def _tuberculosis(files: Files, layout: str, example: str) -> Reading:
 
 def _folder(files: Files) -> Reading:
     """Any folder: one per class, helped by a table with columns of files, labels, patients."""
-    table, rows, absent = plain_table(files)
+    tables, rows = plain_tables(files)
     found, relabelled = Counter(), 0
 
     def decide(name: str, record: Record) -> Record:
@@ -291,12 +291,13 @@ def _folder(files: Files) -> Reading:
     by_name = found["known"] - listed
     known = f"patients known for {found['known']} of {total} images"
     notes = [f"{known}: {listed} from a table, {by_name} by the file's name"]
-    if table is not None:
+    for table, about, absent in tables:
         used = ", ".join(columns_used(table).values())
-        notes.append(f"{table.name} ({used}) is about {len(rows)} of {total} images")
+        notes.append(f"{table.name} ({used}) is about {about} of {total} images")
         notes += _absent(absent, table)
     if relabelled:
-        notes.append(f"{relabelled} labels are not the folder's: those of {table.name} were taken")
+        names = " and ".join(table.name for table, *_ in tables)
+        notes.append(f"{relabelled} labels are not the folder's: those of {names} were taken")
     notes += [f"{name} was not read: {reason}" for name, reason in files.unread.items()]
     masks = sum(map(is_mask, files.images))
     if masks:

@@ -155,7 +155,10 @@ def is_mask(name: str) -> bool:
 
 
 def rows_by_image(files: Files, table: Table, column: str) -> tuple[dict[str, dict[str, str]], int]:
-    """The first row about each image, by its path or its unique base name, and rows about none."""
+    """What rows tell of each image, by its path or its unique base name, and the rows of none.
+
+    Of several rows the first counts; what it leaves empty is told by the next.
+    """
     bases = {}
     for name in files.images:
         bases.setdefault(base(name), []).append(name)
@@ -170,5 +173,6 @@ def rows_by_image(files: Files, table: Table, column: str) -> tuple[dict[str, di
         if name is None:
             absent += 1
         else:
-            rows.setdefault(name, row)
+            told = {column: value for column, value in rows.get(name, {}).items() if value}
+            rows[name] = {**row, **told}
     return rows, absent

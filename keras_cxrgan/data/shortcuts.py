@@ -28,7 +28,8 @@ def find_shortcuts(
         labels: the class of each of N files.
         groups: what each belongs to (a patient); a group is never on both sides of a fold.
         columns: (N,) or (N, F) numbers under the name of the feature they describe.
-        seed: of the folds, and of the draw when there are more than `AT_MOST` files.
+        seed: of the folds, and of the draw when there are more than `AT_MOST` files, in which
+            rare classes keep more than their share.
 
     Accuracy is that of stratified five-fold cross-validation; chance is the share of the most
     frequent class. Each class is also told from all the others: `recall` is the share of it
@@ -47,7 +48,7 @@ def find_shortcuts(
     names, targets = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     groups = _numbered(groups)
     enough = [len(np.unique(groups[targets == k])) >= FOLDS for k in range(len(names))]
-    chosen = _drawn(np.flatnonzero(np.asarray(enough, bool)[targets]), groups, random)
+    chosen = _drawn(np.flatnonzero(np.asarray(enough, bool)[targets]), targets, groups, random)
     kept, targets = np.unique(targets[chosen], return_inverse=True)
     classes = [str(names[k]) for k in kept]
     result = {
@@ -101,7 +102,9 @@ def _cross_validated(table: np.ndarray, targets: np.ndarray, folds: np.ndarray) 
     for fold in range(FOLDS):
         test = folds == fold
         train = table[~test], targets[~test]
-        leaf = max(3, len(train[0]) // 100)
+        # A hundredth of the files, but never more than half of a rare class: it could fill none.
+        rarest = int(np.bincount(train[1])[np.unique(train[1])].min())
+        leaf = max(3, min(len(train[0]) // 100, rarest // 2))
         tree = _grow(*train, int(targets.max()) + 1, DEPTH, leaf)
         predicted[test] = _predict(tree, table[test])
     return predicted
@@ -149,14 +152,22 @@ def _numbered(groups: Sequence) -> np.ndarray:
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], int)
 
 
-def _drawn(indices: np.ndarray, groups: np.ndarray, random) -> np.ndarray:
-    """Whole groups, up to about `AT_MOST` files."""
+def _drawn(indices: np.ndarray, targets: np.ndarray, groups: np.ndarray, random) -> np.ndarray:
+    """Whole groups, up to about `AT_MOST` files: of each class its share, and enough of a rare one.
+
+    A quarter of the files is for classes whose share would be too few to tell anything.
+    """
     if len(indices) <= AT_MOST:
         return indices
-    sizes = np.bincount(groups[indices])
-    order = random.permutation(np.flatnonzero(sizes))
-    taken = order[np.cumsum(sizes[order]) <= AT_MOST]
-    return indices[np.isin(groups[indices], taken)]
+    labels, counts = np.unique(targets[indices], return_counts=True)
+    taken: set[int] = set()
+    for label, count in zip(labels, counts):
+        wanted = max(AT_MOST * count // len(indices), min(count, AT_MOST // (4 * len(labels))))
+        sizes = np.bincount(groups[indices[targets[indices] == label]])
+        order = random.permutation(np.flatnonzero(sizes))
+        # At least the groups that the folds need, however large they are.
+        taken.update(order[(np.cumsum(sizes[order]) <= wanted) | (np.arange(len(order)) < FOLDS)])
+    return indices[np.isin(groups[indices], list(taken))]
 
 
 def _stratified_folds(targets: np.ndarray, groups: np.ndarray, random) -> np.ndarray:

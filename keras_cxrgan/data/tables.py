@@ -39,13 +39,14 @@ def columns_used(table: Table) -> dict[str, str]:
     return {wanted: name for wanted, name in found.items() if name}
 
 
-def plain_table(files: Files) -> tuple[Table | None, dict[str, dict[str, str]], int]:
-    """The table that tells labels or patients of most images: it, its rows by image, rows of none.
+def plain_tables(files: Files) -> tuple[list[tuple[Table, int, int]], dict[str, dict[str, str]]]:
+    """The tables that tell labels or patients, each with its images and rows of none; rows by image.
 
-    A row holds what `columns_used` names and is not empty. Raises ValueError (one line) when
-    two rows give one image different patients, which no split could respect.
+    A row holds what `columns_used` names and is not empty; of several tables, that about the most
+    images counts first. Raises ValueError (one line) when two rows, or two tables, give one image
+    different patients, which no split could respect.
     """
-    best: tuple[Table | None, dict[str, dict[str, str]], int] = (None, {}, 0)
+    fitting = []
     for table in files.tables:
         columns = columns_used(table)
         # A manifest beside the films speaks when it is given, and not when their folder is.
@@ -53,19 +54,31 @@ def plain_table(files: Files) -> tuple[Table | None, dict[str, dict[str, str]], 
             continue
         if "file" in columns and ("label" in columns or "patient" in columns):
             rows, absent = rows_by_image(files, table, columns["file"])
-            if len(rows) > len(best[1]):
-                best = (table, {name: _told(row, columns) for name, row in rows.items()}, absent)
-    if best[0] is not None:
-        _check_patients(best[0], f"{files.source}/{best[0].path}")
-    return best
+            if rows:
+                _check_patients(table, f"{files.source}/{table.path}")
+                told = {name: _told(row, columns) for name, row in rows.items()}
+                fitting.append((table, told, absent))
+    fitting.sort(key=lambda each: -len(each[1]))
+    together: dict[str, dict[str, str]] = {}
+    for table, told, _ in fitting:
+        for name, row in told.items():
+            first = together.setdefault(name, {})
+            one, other = first.get("patient"), row.get("patient")
+            if one and other and one != other:
+                raise ValueError(
+                    f"{files.source}/{table.path} gives {name} the patient {other!r}, and another"
+                    f" table {one!r}: correct or remove one of them"
+                )
+            together[name] = row | first
+    return [(table, len(told), absent) for table, told, absent in fitting], together
 
 
 def read_table(path: str | Path) -> Reading:
     """Reads a CSV or TSV that lists films: a column of paths, and label, patient, split, source.
 
     Paths are relative to the table's folder, or absolute. A film of several rows is listed
-    once. Raises ValueError (one line) for a table without a column of files or without rows,
-    and for rows that contradict each other.
+    once, with what any of them tells. Raises ValueError (one line) for a table without a column
+    of files or without rows, and for rows that contradict each other.
 
     >>> read_table("films.csv").records[0].label  # doctest: +SKIP
     'NORMAL'
@@ -82,23 +95,26 @@ def read_table(path: str | Path) -> Reading:
             f" needs one of {', '.join(_COLUMNS['file'])}; for a public set give its folder"
         )
     _check_patients(table, str(path))
-    records: dict[str, Record] = {}
+    films: dict[str, dict[str, str]] = {}
     for number, row in enumerate(table.rows, 2):
         told = _told(row, columns)
         name = told.pop("file", None)
         if name is None:
             raise ValueError(f"{path} line {number} names no file: fill in {columns['file']}")
-        record = Record(str(path.parent / name.replace("\\", "/")), **told)
-        first = records.setdefault(name, record)
-        if first.label != record.label:
-            raise ValueError(
-                f"{path} gives {name} two labels ({first.label!r} and {record.label!r}): keep one"
-            )
-    if not records:
+        film = films.setdefault(name, {})
+        for wanted, value in told.items():
+            if film.setdefault(wanted, value) != value:
+                raise ValueError(
+                    f"{path} gives {name} two {wanted}s ({film[wanted]!r} and {value!r}): keep one"
+                )
+    if not films:
         raise ValueError(f"{path} lists no films: below its header there is nothing")
     used = ", ".join(columns.values())
+    records = tuple(
+        Record(str(path.parent / name.replace("\\", "/")), **film) for name, film in films.items()
+    )
     notes = (f"{path.name} ({used}) lists {len(records)} films in {len(table.rows)} rows",)
-    return Reading("table", tuple(records.values()), {}, notes)
+    return Reading("table", records, {}, notes)
 
 
 def _told(row: dict[str, str], columns: dict[str, str]) -> dict[str, str]:

@@ -24,9 +24,11 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
 
     logits: (N, classes), of the network's last layer without its bias, as the original score has
     it. Between 1 and the number of classes. The classes are those of ImageNet: it says little
-    about X-rays, and nothing about how near they are to real ones.
+    about X-rays, and nothing about how near they are to real ones. The rows are first put into one
+    fixed random order (seed 0): those of folders come class by class, and a split is of all.
     """
     check_features(logits, "logit", splits)
+    logits = logits[np.random.default_rng(0).permutation(len(logits))]
     scores = []
     for part in range(splits):
         rows = slice(part * len(logits) // splits, (part + 1) * len(logits) // splits)

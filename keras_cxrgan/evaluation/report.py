@@ -327,7 +327,7 @@ def check_out(inputs: str, out: Path, overwrite: bool, file: str = FILE) -> None
         return
     try:
         same = json.loads((out / file).read_text())["inputs"] == inputs
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise ValueError(

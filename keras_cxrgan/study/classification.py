@@ -59,12 +59,16 @@ class Classification:
 
 
 def classify(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    parts: np.ndarray | None = None,
 ) -> Classification:
     """Return every score of the predicted probabilities (N, K) of films with labels (N,).
 
     Macro means are over the classes that have films (`absent` names the others). In them a class
     that was never predicted has precision 0, or ignoring it would pay; its own precision is None.
+    With `parts` (N,), the network that each film is predicted by, `auc` ranks films within each.
 
     Raises ValueError for labels or probabilities that cannot be such.
 
@@ -77,6 +81,9 @@ def classify(
     if len(class_names) != count:
         raise ValueError(f"{len(class_names)} class names for probabilities of {count} classes")
     values = {name: per_class(name, labels, probabilities[None])[0, 0] for name in PER_CLASS}
+    if parts is not None:
+        ranked = [auc(labels == k, probabilities[:, k], parts) for k in range(count)]
+        values["auc"] = np.array([np.nan if value is None else value for value in ranked])
     harmonic = davoodi2021_f1(values["sensitivity"], values["specificity"])
     films = np.bincount(labels, minlength=count)
     classes = tuple(
@@ -92,6 +99,9 @@ def classify(
         name: _number(overall(f"macro_{name}", labels, probabilities[None])[0, 0])
         for name in PER_CLASS
     }
+    if parts is not None:
+        defined = values["auc"][(films > 0) & ~np.isnan(values["auc"])]
+        macro["auc"] = _number(defined.mean() if len(defined) else np.nan)
     present = harmonic[films > 0]
     macro["davoodi2021_f1"] = _number(present.mean())
     return Classification(
@@ -128,18 +138,28 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def auc(positive: np.ndarray, scores: np.ndarray) -> float | None:
+def auc(positive: np.ndarray, scores: np.ndarray, parts: np.ndarray | None = None) -> float | None:
     """Area under the ROC curve: how often a positive film has a higher score than a negative one.
 
     Equal scores count half, as in the Mann-Whitney statistic (Hanley & McNeil 1982). None
-    without films of both kinds.
+    without films of both kinds. With `parts` (N,) only films of one part are compared: the folds
+    of a cross-validation have networks of their own, whose scores need no common scale (Forman
+    & Scholz 2010).
 
     >>> auc([True, True, False, False], [0.9, 0.4, 0.4, 0.1])
     0.875
     """
     positive = np.asarray(positive, bool)
-    weights = np.ones((1, len(positive)))
-    return _number(_weighted_auc(positive, np.asarray(scores), weights)[0])
+    scores, parts = np.asarray(scores), np.zeros(len(positive)) if parts is None else parts
+    right = pairs = 0.0
+    for part in np.unique(parts):
+        here = np.asarray(parts) == part
+        weight = float(positive[here].sum()) * float((~positive[here]).sum())
+        if weight:
+            ones = np.ones((1, int(here.sum())))
+            right += weight * float(_weighted_auc(positive[here], scores[here], ones)[0])
+            pairs += weight
+    return right / pairs if pairs else None
 
 
 def davoodi2021_f1(sensitivity, specificity):

@@ -246,22 +246,37 @@ def _numbered(patients):
     return numbers, of_film
 
 
+def lone_class(labels: np.ndarray, patients: Sequence[str]) -> int | None:
+    """Return a class with the films of one patient only, so that nothing can be compared; or None.
+
+    >>> lone_class(np.array([0, 0, 1, 1]), ["a", "b", "c", "c"])
+    1
+    """
+    numbers, of_film = _numbered(patients)
+    strata = _of_majority(labels, numbers, of_film)
+    return next((k for k, members in strata.items() if len(members) < 2), None)
+
+
+def _of_majority(labels, numbers, of_film):
+    """Return class -> the numbers of the patients most of whose films are of it."""
+    films = np.zeros((len(numbers), labels.max() + 1))
+    np.add.at(films, (of_film, labels), 1)
+    classes = films.argmax(axis=1)
+    return {int(k): np.flatnonzero(classes == k) for k in np.unique(classes)}
+
+
 def _strata(labels, patients):
     """Return the patients of each class, as numbers, and the patient number of each film."""
     if len(patients) != len(labels):
         raise ValueError(f"{len(patients)} patients for {len(labels)} films: give each film one")
     numbers, of_film = _numbered(patients)
-    films = np.zeros((len(numbers), labels.max() + 1))
-    np.add.at(films, (of_film, labels), 1)
-    classes = films.argmax(axis=1)
-    strata = [np.flatnonzero(classes == k) for k in np.unique(classes)]
-    smallest = min(strata, key=len)
-    if len(smallest) < 2:
+    lone = lone_class(labels, patients)
+    if lone is not None:
         raise ValueError(
-            f"class {classes[smallest[0]]} has the films of one patient only: 2 or more are"
-            " needed to know how much patients differ"
+            f"class {lone} has the films of one patient only: 2 or more are needed to know how"
+            " much patients differ"
         )
-    return strata, of_film
+    return list(_of_majority(labels, numbers, of_film).values()), of_film
 
 
 def _groups(score, labels, of_film):

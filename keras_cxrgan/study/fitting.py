@@ -30,6 +30,10 @@ OPTIMIZERS: Mapping[str, Callable[[float], keras.optimizers.Optimizer]] = {
 }
 
 
+class Diverged(ValueError):
+    """A learning rate that makes the loss infinite; of several, the others are still tried."""
+
+
 def fit_classifier(
     images: np.ndarray,
     labels: np.ndarray,
@@ -67,7 +71,8 @@ def fit_classifier(
         frozen_steps: of InceptionV3, the steps before `unfreeze`; those after it are made at a
             tenth of the learning rate.
 
-    Raises `ValueError` for arrays and numbers that cannot be, and several learning rates without
+    Raises `Diverged` when no learning rate ends with a finite loss, and `ValueError` for arrays
+    and numbers that cannot be, and several learning rates without
     films to choose by.
 
     Example:
@@ -105,7 +110,7 @@ def fit_classifier(
         batches = _batches(
             images, labels, order, batch_size, seed, weights, augmentation, model.input_shape[-1]
         )
-        began = time.perf_counter()
+        began, failed = time.perf_counter(), None
         for first, last in ((0, frozen_steps), (frozen_steps, steps)):
             if first == last:
                 continue
@@ -119,18 +124,28 @@ def fit_classifier(
             # A step that creates the optimizer's variables would be traced twice.
             model.optimizer.build(model.trainable_variables)
             watch.step = first
-            model.fit(
-                batches.skip(first).take(last - first),
-                epochs=1,
-                steps_per_epoch=last - first,
-                verbose=0,
-                shuffle=False,
-                callbacks=[watch],
-            )
+            try:
+                model.fit(
+                    batches.skip(first).take(last - first),
+                    epochs=1,
+                    steps_per_epoch=last - first,
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=[watch],
+                )
+            except Diverged as error:
+                failed = error
+                break
+        if failed:
+            seconds = time.perf_counter() - began
+            tried.append({"learning_rate": rate, "failed": str(failed), "seconds": seconds})
+            continue
         watch.finish(model)
         tried.append(watch.history | {"seconds": time.perf_counter() - began})
         if best is None or watch.best < best[0]:
             best = (watch.best, model, len(tried) - 1)
+    if best is None:
+        raise failed
     _, model, chosen = best
     history = {
         "films": len(labels),
@@ -270,7 +285,7 @@ class _Watch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if not np.isfinite(logs["loss"]):
-            raise ValueError(
+            raise Diverged(
                 f"the loss of the classifier is {logs['loss']} at step {self.step}: give a smaller"
                 " learning rate (--learning-rates)"
             )

@@ -11,8 +11,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from keras_cxrgan.data.records import content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe, recipe_for
+from keras_cxrgan.study.comparison import lone_class
 from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
 from keras_cxrgan.workflows.classifying import CLASSIFIERS, classifier_of
 from keras_cxrgan.workflows.describing import check_fields
@@ -30,6 +33,7 @@ from keras_cxrgan.workflows.supplying import (
     BASELINE,
     CLASSIC,
     added_counts,
+    check_makes,
     check_unseen,
     digest_of,
 )
@@ -272,9 +276,10 @@ def plan_study(
     if study.out.exists() and not study.out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
     _check_films(study)
-    for run in generators.values():
+    for name, run in generators.items():
         for part in study.parts:
             check_unseen(study, part, Path(run))
+        check_makes(study, name, Path(run))
     return study
 
 
@@ -308,6 +313,16 @@ def _check_films(study: Study) -> None:
         ]
         if missing:
             raise ValueError(f"{part.name} tests no film of {missing[0]}: ask for fewer folds")
+    # Of external films, whose scores stand beside the answer, one patient is only not compared.
+    tested = [place for part in study.parts for place in part.test]
+    labels = np.array([study.films.labels[place] for place in tested])
+    lone = lone_class(labels, [study.films.patients[place] for place in tested])
+    if lone is not None:
+        raise ValueError(
+            f"the tested films of {study.films.classes[lone]} are of one patient, and 2 or more are"
+            " needed to know how much patients differ: divide the films in another way"
+            " (cxrgan split)"
+        )
 
 
 def describe(study: Study) -> dict:

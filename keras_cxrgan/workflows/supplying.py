@@ -127,11 +127,6 @@ def generated(study: Study, cell: Cell, counts: Sequence[int], report=None) -> l
         check_unseen(study, study.part(cell), run)
         generator, card = load_generator(run)
         label = list(card["classes"]).index(name) if card.get("classes") else None
-        if card["images"]["shape"][0] != size:
-            raise ValueError(
-                f"{run} makes images of {card['images']['shape'][0]} pixels and the study is of"
-                f" {size}: pass --set image_size={card['images']['shape'][0]}"
-            )
         # The class is part of the seed: GANs of all classes would begin with the same latents.
         seed = cell.seed * len(counts) + number
         made = [block for _, block in sampled(generator, card, count, seed, label=label)]
@@ -168,10 +163,28 @@ def digest_of(run: str | Path) -> str:
     return next((content_hash(path.read_bytes()) for path in found if path.is_file()), "")
 
 
+def check_makes(study: Study, name: str, run: Path) -> None:
+    """Raise `ValueError` if a run makes images of another size, or of classes without this one."""
+    from keras_cxrgan import runs
+
+    folder = runs.newest_stage(run)
+    recipe, size = runs.read_recipe(folder), study.recipe.image_size
+    if recipe.image_size != size:
+        raise ValueError(
+            f"{run} makes images of {recipe.image_size} pixels and the study is of {size}: pass"
+            f" --set image_size={recipe.image_size}"
+        )
+    known = runs.read_json(folder / "data.json").get("labels", {})
+    if recipe.conditional and name not in known:
+        raise ValueError(f"{run} makes images of {', '.join(known)} and none of {name}")
+
+
 def check_unseen(study: Study, part: Part, run: Path) -> None:
     """Raise `ValueError` if a run was trained on films, or patients, that are to be tested."""
     from keras_cxrgan.runs import films_of
 
+    if not run.exists():
+        raise ValueError(f"there is no {run}: give the directory of a run (--generator)")
     trained_on = films_of(run)
     if trained_on is None:
         raise ValueError(

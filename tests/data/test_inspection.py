@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from keras_cxrgan.data.inspection import FileFacts, inspect_records, near_pairs_grouped
+from keras_cxrgan.data.layouts import read_layout
 from keras_cxrgan.data.phantom import phantom
-from keras_cxrgan.data.records import Record, find_records
+from keras_cxrgan.data.records import Record
 from keras_cxrgan.data.shortcuts import binomial_tail, find_shortcuts
 from keras_cxrgan.data.suspects import suspicions
 
@@ -27,7 +28,7 @@ def write(path, image, *parameters):
 
 
 def inspected(folder, **settings):
-    return inspect_records(find_records(folder), **settings)
+    return inspect_records(read_layout(folder).records, **settings)
 
 
 def groups(found):
@@ -145,6 +146,12 @@ def test_copies_across_classes_and_splits_are_marked(chests, tmp_path):
         for group in found.duplicates
     }
     assert marks == {"same file": (True, False), "near": (False, True)}
+
+
+def test_a_folder_above_the_set_is_no_split(chests, tmp_path):
+    for label in ("ill", "well"):
+        write(tmp_path / "dev" / "films" / label / "a.png", chests[0])
+    assert inspected(tmp_path / "dev" / "films").splits == {}
 
 
 def test_patients_in_several_classes_and_splits_are_named(chests, tmp_path):
@@ -290,6 +297,15 @@ def test_a_handful_of_files_of_one_format_is_no_evidence():
     (given, _) = found["features"][0]["classes"]
     assert given["precision"] == 1 and given["recall"] == pytest.approx(1 / 3)
     assert told(found) == []
+
+
+@pytest.mark.parametrize(("many", "few"), [(4900, 40), (20_000, 150), (20_000, 8)])
+def test_a_shortcut_of_a_rare_class_is_found(many, few):
+    """Below a hundredth of the files, and of more files than are looked at."""
+    png = np.array([0.0] * many + [1.0] * few)
+    found = find_shortcuts(["normal"] * many + ["covid"] * few, range(many + few), {"format": png})
+    (covid, _) = found["features"][0]["classes"]
+    assert covid["label"] == "covid" and covid["found"] and covid["recall"] == 1
 
 
 def test_noise_is_almost_never_called_a_shortcut():

@@ -352,3 +352,21 @@ def test_a_small_table_cannot_fill_the_memory(tmp_path):
     wide = ",".join(f"c{i}" for i in range(1500)) + "\n" + "x\n" * 1500
     reading = read(tmp_path, {"a/0.png": PNG, "wide.csv": wide})
     assert noted(reading, "wide.csv was not read: a table has at most 200 columns")
+
+
+def test_all_tables_beside_the_films_are_read(tmp_path):
+    """One for each split, or class: the patients of a table left out would be on both sides."""
+    films = {f"films/{name}.png": PNG for name in "abcd"}
+    tables = {
+        "one.csv": b"file,label,patient_id\na.png,ill,p1\nb.png,ill,p2\n",
+        "two.csv": b"file,label,patient_id\nb.png,,p2\nc.png,well,p1\nd.png,well,p3\n",
+    }
+    reading = read(tmp_path, films | tables)
+    assert rows(reading) == [
+        ("a.png", "ill", "p1"), ("b.png", "ill", "p2"), ("c.png", "well", "p1"),
+        ("d.png", "well", "p3"),
+    ]  # fmt: skip
+    assert noted(reading, "one.csv (") and noted(reading, "two.csv (")
+    contradicting = films | tables | {"two.csv": b"file,patient_id\nb.png,p9\n"}
+    with pytest.raises(ValueError, match="the patient 'p9', and another table 'p2'"):
+        read(tmp_path / "again", contradicting)

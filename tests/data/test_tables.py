@@ -28,6 +28,13 @@ def test_a_film_of_several_rows_is_one_film(tmp_path):
     assert [record.label for record in read_table(path).records] == ["A", "B"]
 
 
+def test_what_one_row_of_a_film_leaves_empty_another_tells(tmp_path):
+    """Its patient above all: left out, it would let the patient's other films be tested."""
+    path = write(tmp_path, "file,label,patient,split\na.png,A,,train\na.png,A,p1,\n", "films.csv")
+    (record,) = read_table(path).records
+    assert (record.label, record.patient, record.split) == ("A", "p1", "train")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -39,6 +46,7 @@ def test_a_film_of_several_rows_is_one_film(tmp_path):
         ("file,label\n,A\n", "line 2 names no file: fill in file"),
         ("file,label\na.png,A\na.png,B\n", "gives a.png two labels .'A' and 'B'."),
         ("file,patient\na.png,1\na.png,2\n", "gives a.png two patients .'1' and '2'."),
+        ("file,split\na.png,train\na.png,test\n", "gives a.png two splits .'train' and 'test'."),
         ("", "has the columns none"),
     ],
 )

@@ -88,6 +88,16 @@ def test_auc_with_ties_is_the_mann_whitney_statistic_of_scipy():
     assert auc(positive, scores) == pytest.approx(expected / pairs, abs=1e-12)
 
 
+def test_auc_of_folds_compares_films_that_one_network_has_scored():
+    # Each network ranks its own films without fault; the second gives all of them more.
+    labels, parts = np.array([0, 0, 1, 1] * 2), np.repeat([0, 1], 4)
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    assert auc(labels == 1, scores) == 0.75
+    assert auc(labels == 1, scores, parts) == 1.0
+    found = classify(labels, np.stack([1 - scores, scores], axis=1), ["normal", "covid"], parts)
+    assert [each.auc for each in found.classes] == [1.0, 1.0] and found.macro["auc"] == 1.0
+
+
 def test_auc_of_equal_scores_is_chance_and_of_one_kind_nothing():
     assert auc([True, False, False], [0.3, 0.3, 0.3]) == 0.5
     assert auc([False, False], [0.1, 0.2]) is None

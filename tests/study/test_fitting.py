@@ -202,3 +202,14 @@ def test_a_frozen_stage_takes_its_steps_from_the_same_number(monkeypatch, spy):
     assert len(spy) == 20
     best = min(check["validation_loss"] for check in checks)
     assert fitting.balanced_loss(1 - labels, predict(model, images)) == best
+
+
+def test_a_learning_rate_that_diverges_leaves_the_choice_to_the_others():
+    options = {"optimizer": "sgd", "steps": 6, "validation": bright_and_dark(6, seed=1)}
+    rates = (1e-3, 3e38)
+    _, history = fit(*bright_and_dark(12), learning_rate=rates, **options)
+    assert history["learning_rate"] == 1e-3
+    failed = [each.get("failed", "") for each in history["tried"]]
+    assert failed[0] == "" and "give a smaller learning rate" in failed[1]
+    with pytest.raises(fitting.Diverged, match="give a smaller learning rate"):
+        fit(*bright_and_dark(12), learning_rate=rates[1:], **options)

@@ -308,3 +308,18 @@ def test_what_a_file_holds_decides_and_not_what_it_is_called(folds, films, tmp_p
         (run / name).write_bytes(name.encode())
         digests.append(supplying.digest_of(run.parent))
     assert len({*digests, supplying.digest_of(tmp_path / "none")}) == 3
+
+
+def test_a_class_whose_tested_films_are_of_one_patient_is_refused_first(tmp_path):
+    """Hours of training would end in a table without an answer."""
+    lines = ["path,label,patient,split"]
+    for label, level in (("covid", 200), ("normal", 40)):
+        for index in range(12):
+            name = f"{label}{index}.png"
+            write_png(tmp_path / name, np.full((32, 32), level + index, np.uint8))
+            tested = index >= 6
+            patient = f"{label}{'' if label == 'covid' and tested else index}"
+            lines.append(f"{name},{label},{patient},{'test' if tested else 'train'}")
+    (tmp_path / "films.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="the tested films of covid are of one patient"):
+        plan_study(str(tmp_path / "films.csv"), tmp_path / "out", arms=("copies",), fields=TINY)

@@ -221,6 +221,10 @@ def test_runs_that_saw_a_tested_film_or_patient_are_refused(
     runs = {name: str(folder / str(number)) for number, name in enumerate(study.films.classes)}
     # The same parts: these runs saw none of the tested films.
     plan(halves, tmp_path, network, generators=runs)
+    with pytest.raises(ValueError, match="32 pixels and the study is of 64: pass --set image_size"):
+        plan(halves, tmp_path, network, generators=runs, fields={"image_size": 64})
+    with pytest.raises(ValueError, match="there is no .*typo: give the directory of a run"):
+        plan(halves, tmp_path, network, generators=runs | {"DARK": str(tmp_path / "typo")})
     other = films / "others.csv"
     if not other.exists():
         split(films, other, fractions={"train": 0.5, "test": 0.5}, patient_regex=PATIENT, seed=5)
