@@ -205,7 +205,8 @@ def test_a_frozen_stage_takes_its_steps_from_the_same_number(monkeypatch, spy):
 
 
 def test_a_learning_rate_that_diverges_leaves_the_choice_to_the_others():
-    options = {"optimizer": "sgd", "steps": 6, "validation": bright_and_dark(6, seed=1)}
+    options = {"optimizer": "sgd", "steps": 6, "checks": 1}
+    options["validation"] = bright_and_dark(6, seed=1)
     rates = (1e-3, 3e38)
     _, history = fit(*bright_and_dark(12), learning_rate=rates, **options)
     assert history["learning_rate"] == 1e-3
