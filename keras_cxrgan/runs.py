@@ -98,6 +98,7 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
 
     Raises `ValueError` if a run is to go on from its own state and is given another.
     """
+    told = ("started_from", "inherited", "inherited_leaks")
     if (run / "data.json").is_file() and state.saved_states(run / "backup"):
         about = read_json(run / "data.json")
         if start_from is not None and "started_from" not in about:
@@ -105,20 +106,36 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
                 f"{run} began without --start-from and goes on from its own state: leave"
                 " --start-from out, or choose another --out"
             )
-        return {key: about[key] for key in ("started_from", "inherited") if key in about}
+        # One that is gone is no matter: the same command goes on.
+        if start_from is not None and (newest_stage(Path(start_from)) / "recipe.json").is_file():
+            started = _started_from(newest_stage(Path(start_from)))
+            if started["inherited"] != about["inherited"]:
+                raise ValueError(
+                    f"{run} began from a run of other films than {start_from}, and goes on from"
+                    " its own state: leave --start-from out, or choose another --out"
+                )
+        return {key: about[key] for key in told if key in about}
     if start_from is None:
         return {}
     start_from = newest_stage(Path(start_from))
     if not (start_from / "recipe.json").is_file():
         raise ValueError(f"{start_from} is no run to start from: it holds no recipe.json")
+    return _started_from(start_from)
+
+
+def _started_from(earlier: Path) -> dict:
+    about = read_json(earlier / "data.json") if (earlier / "data.json").is_file() else {}
+    head = "began with a run "
     return {
         "started_from": {
-            "recipe": read_recipe(start_from).name,
+            "recipe": read_recipe(earlier).name,
             "images_seen": max(
-                (int(p.stem) for p in state.saved_states(start_from / "backup")), default=0
+                (int(p.stem) for p in state.saved_states(earlier / "backup")), default=0
             ),
         },
-        "inherited": sorted(films_of(start_from) or ()),
+        "inherited": sorted(films_of(earlier) or ()),
+        # What that run saw, this one's weights have seen.
+        "inherited_leaks": [head + leak.removeprefix(head) for leak in about.get("leaks", ())],
     }
 
 
@@ -350,6 +367,17 @@ def lock(run: Path):
 def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def removed_on_error(written: list[Path]):
+    """Remove these files on an error or Ctrl-C: unlisted, no later call would know whose they are."""
+    try:
+        yield
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -75,6 +75,11 @@ def test_rows_differ_from_the_base_in_their_change_alone(films, tmp_path):
     assert made.recipe("wide", 3).difference(base) == {"width": (6, 4), "batch_size": (4, 8)}
 
 
+def test_a_curve_looks_alike_in_rows_that_name_how_to_look(films, tmp_path):
+    made = plan(films, tmp_path, "x: sample_interval=9 ema_half_life=0", curve=5)
+    assert {made.recipe(row).sample_interval for row in ("base", "x")} == {40}
+
+
 def test_images_seen_are_whole_passes_and_the_same_for_all(films, tmp_path):
     made = plan(films, tmp_path, images=207)
     assert (made.images, made.recipe("base").epochs) == (200, 10)

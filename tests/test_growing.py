@@ -322,6 +322,40 @@ def test_a_signal_in_the_last_moments_of_a_stage_ends_the_run(folder, tmp_path, 
     assert (trained, result.state) == ([32], "stopped")
 
 
+def test_the_record_of_stages_outlives_a_stop_and_a_failure(folder, tmp_path, monkeypatch):
+    ended = {"images": 8, "steps": 2, "epochs": 1.0, "images_per_second": 4.0, "metrics": {}}
+
+    def call(*states):
+        """Run `grow`; the stages end so in their order, or raise."""
+        states = iter(states)
+
+        def train(stage, folder, **options):
+            state = next(states)
+            if isinstance(state, BaseException):
+                raise state
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "recipe.json").write_text(stage.to_json())
+            return running.RunResult(
+                str(folder), state, 0, images_seen=8, seconds=2.0, export=None,
+                interrupted=state == "stopped", **ended,
+            )  # fmt: skip
+
+        monkeypatch.setattr(running, "train", train)
+        try:
+            growing.grow(TINY, tmp_path / "run", data=str(folder))
+        except (KeyboardInterrupt, ValueError):
+            pass
+        rows = json.loads((tmp_path / "run" / "stages.json").read_text())
+        return {row["image_size"]: row["state"] for row in rows}
+
+    assert call("stopped") == {32: "stopped"}
+    # It ends, and its export fails: the next call finds it complete.
+    assert call(ValueError("the disk is full")) == {32: "stopped"}
+    everything = {32: "finished", 64: "finished", 128: "finished"}
+    assert call("complete", "finished", "finished") == everything
+    assert call("complete", KeyboardInterrupt()) == everything
+
+
 def test_accumulation_over_replicas_is_refused(folder):
     strategy = runtime.start("cpu:2")
     with pytest.raises(ValueError, match="accumulation=2 works on one device, and there are 2"):

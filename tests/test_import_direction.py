@@ -169,6 +169,7 @@ MAY_IMPORT = {
     "workflows.assembly": (None, None),
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
+    "workflows.starting": (None, None),
     "workflows.sides": (None, None),
     "workflows.inspecting": (None, None),
     "workflows.splitting": (None, None),

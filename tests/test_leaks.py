@@ -76,6 +76,21 @@ def test_images_of_a_leaky_run_say_so(leaky, honest, tmp_path):
         assert text["Warning"] == "Leak allowed: trained on 20 films of the split test"
 
 
+def test_a_run_that_began_with_a_leaky_one_says_so(manifest, leaky, tmp_path):
+    """However often it goes on: its weights have seen those films."""
+    run, said = tmp_path / "run", "began with a run trained on 20 films of the split test"
+    for epochs in (1, 2):
+        workflows.train(
+            TINY.override(epochs=epochs), run, data=manifest, split="train", start_from=leaky,
+            extend=epochs > 1,
+        )  # fmt: skip
+        for source in (run, run / "export"):
+            result = workflows.generate(source, tmp_path / f"{source.name}{epochs}", 1)
+            assert result["leaks"] == [said]
+    image = (tmp_path / "export2" / "000000.png").read_bytes()
+    assert read_png_text(image)["Warning"] == f"Leak allowed: {said}"
+
+
 def test_a_run_on_copies_of_the_held_out_films_has_seen_them(manifest, tmp_path):
     copies = tmp_path / "copies"
     workflows.augment_films(f"{manifest}:test", copies, 4, keep_originals=False, allow_leak=True)

@@ -328,7 +328,7 @@ def test_ctrl_c_while_generating_is_no_traceback(finished, tmp_path):
     status, out, err = finish(process)
     assert status != 0 and out == ""
     assert [line for line in error_lines(err) if line] == ["Aborted!"]
-    assert {path.suffix for path in (tmp_path / "images").iterdir()} == {".png"}
+    assert not list((tmp_path / "images").iterdir())
 
 
 # The export on its own

@@ -215,6 +215,21 @@ def test_rows_that_were_not_asked_for_are_shown_when_complete_and_not_run(tmp_pa
         fake("out", tmp_path, work, only=("shrt",))
 
 
+def test_a_row_made_with_other_settings_is_left_out(tmp_path):
+    """Beside the others it would be compared with them, under a page that names these settings."""
+
+    def work(cell, folder, setting):
+        return {"frechet": 1.0}
+
+    fake("out", tmp_path, work, features="inception")
+    told = []
+    _, written = fake(
+        "out", tmp_path, work, only=("short",), report=lambda *args, **_: told.append(args[-1])
+    )
+    assert [cell["name"] for cell in written["cells"]] == ["a"]
+    assert "b was made with other settings: the page leaves it out" in told
+
+
 def test_a_seed_for_all_cells_is_refused(tmp_path):
     setting = Setting(EXPERIMENT, tmp_path / "out", recipe_changes={"seed": "7"})
     with pytest.raises(ValueError, match="name seeds by --seeds"):
@@ -231,6 +246,8 @@ def test_an_unknown_field_is_refused_before_anything_is_written(tmp_path):
 def test_asked_changes_win_over_the_scales_and_the_cells():
     setting = Setting(EXPERIMENT, None, recipe_changes={"epochs": "7"})
     assert setting.recipe(epochs=4).epochs == 7
+    # Who names epochs means them, and not a number of images of the scale or the cell.
+    assert setting.recipe(training_images=400).total_images(100) == 700
     assert setting.recipe().width == 2
     assert Setting(EXPERIMENT, None, "paper").recipe() == RECIPES["noori2024"]
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_cxrgan.data.images import write_png
+from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows.sides import (
     Preparation,
     choose_preparation,
@@ -125,3 +126,18 @@ def test_grey_and_rgb_files_of_one_image_give_one_array(films, tmp_path):
         for name in ("grey", "rgb")
     )
     np.testing.assert_array_equal(grey, rgb)
+
+
+def test_tiles_of_an_equalization_that_is_off_keep_no_runs_apart(tmp_path):
+    def run(name, **fields):
+        (tmp_path / name).mkdir()
+        recipe = Recipe().override(image_size=32, **fields)
+        (tmp_path / name / "recipe.json").write_text(recipe.to_json())
+        return str(tmp_path / name)
+
+    same = [run("a"), run("b", clahe_tiles=4)]
+    assert choose_preparation(same).clahe_clip_limit == 0
+    with pytest.raises(ValueError, match="clahe_tiles 8 and 4.: evaluate them apart$"):
+        choose_preparation(
+            [run("c", clahe_clip_limit=2), run("d", clahe_clip_limit=2, clahe_tiles=4)]
+        )

@@ -118,3 +118,25 @@ def test_a_run_with_a_state_of_its_own_is_not_given_another(parent, child):
             TINY.override(epochs=2), parent[0], data=parent[1], extend=True, start_from=child[0]
         )
     assert runs.describe_start(child[0], parent[0])["started_from"]["images_seen"] == 16
+
+
+def test_another_start_of_a_run_that_goes_on_is_refused(parent, child, tmp_path):
+    run, films = child
+    other = tmp_path / "other"
+    workflows.train(TINY, other, data=write_films(tmp_path / "films", 7))
+    recipe = runs.read_recipe(run)
+    with pytest.raises(ValueError, match="began from a run of other films"):
+        workflows.train(recipe, run, data=films, start_from=other)
+    assert workflows.train(recipe, run, data=films, start_from=parent[0]).state == "complete"
+    # What it began with may be gone by then: the same command goes on.
+    gone = tmp_path / "gone"
+    assert workflows.train(recipe, run, data=films, start_from=gone).state == "complete"
+
+
+def test_what_comes_in_blends_with_the_size_that_the_other_run_learnt(tmp_path):
+    films = write_films(tmp_path / "films", 0)
+    grown = TINY.override(grown_from=32, growth_width=(2,), discriminator_dropout=())
+    workflows.train(grown, tmp_path / "small", data=films)
+    larger = grown.override(image_size=128, fade_in=4)
+    with pytest.raises(ValueError, match="blend with those of 64: pass --set previous_size=32"):
+        workflows.train(larger, tmp_path / "large", data=films, start_from=tmp_path / "small")

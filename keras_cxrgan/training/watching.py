@@ -71,6 +71,7 @@ class WatchCollapse(keras.callbacks.Callback):
         real_distance: `pairwise_distance` of real films, some hundred of them at most.
         report: function of one line; the lines are kept in `warnings` too.
         interval: images seen between two looks; each costs the making of `latent_count` images.
+        tick: images seen between two ends of a tick; a stop within one changes no later look.
 
     Example:
         >>> real = pairwise_distance(films[:256])
@@ -85,6 +86,7 @@ class WatchCollapse(keras.callbacks.Callback):
         real_distance: float,
         report=None,
         interval: int = 1,
+        tick: int = 1,
     ):
         super().__init__()
         if not real_distance > 0:
@@ -96,13 +98,15 @@ class WatchCollapse(keras.callbacks.Callback):
         self.seed = seed
         self.real_distance = real_distance
         self.report = report or (lambda line: None)
-        self.interval = max(1, interval)
+        self.interval, self.tick = max(1, interval), max(1, tick)
         self.warnings = []
         self.collapsed, self.won = _Lasting(), _Lasting()
         self.exploded, self.norms = False, []
 
     def on_train_begin(self, logs=None):
-        self.next = self._after(int(self.model.images_seen.numpy()))
+        seen = int(self.model.images_seen.numpy())
+        # A run stopped within a tick has not yet looked at the end of it.
+        self.next = self._after(seen - seen % self.tick)
 
     def on_epoch_end(self, epoch, logs=None):
         seen = logs["images_seen"]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_cxrgan import runs
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows import contrasting, reproducing
 from keras_cxrgan.workflows.choosing import FEWEST_SCORED
@@ -51,7 +52,7 @@ class Ablation:
             }
         if seed is not None:
             watched["seed"] = seed
-        return self.setting.recipe(**watched, **self.rows[row])
+        return self.setting.recipe(**{**self.rows[row], **watched})
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -259,9 +260,19 @@ def describe(plan: Ablation) -> dict:
 def _finished(plan: Ablation) -> list[bool]:
     return [
         reproducing.finished(plan.setting, plan.folder(row, seed)) is not None
+        and _is_of(plan, row, seed)
         for seed in plan.setting.seeds
         for row in plan.trained
     ]
+
+
+def _is_of(plan: Ablation, row: str, seed: int) -> bool:
+    """Return whether what `out` holds of a row has been trained as this plan would."""
+    try:
+        theirs = runs.read_recipe(plan.setting.out / plan.folder(row, seed))
+    except (OSError, ValueError):
+        return True  # nothing says otherwise
+    return not plan.recipe(row, seed).difference(theirs)
 
 
 def estimate(plan: Ablation) -> float | None:
@@ -274,6 +285,7 @@ def estimate(plan: Ablation) -> float | None:
             try:
                 numbers = json.loads(path.read_text())["numbers"]
                 known[row] = plan.images * numbers["seconds"] / numbers["images_seen"]
+                left += [] if _is_of(plan, row, seed) else [row]
             except (OSError, ValueError, KeyError, ZeroDivisionError):
                 left.append(row)
     if not known:

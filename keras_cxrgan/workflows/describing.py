@@ -75,8 +75,12 @@ class Setting:
         What was asked for wins, then `fields`.
         """
         changes = self.experiment.scales[self.scale].get("recipe", {})
+        asked = dict(self.recipe_changes)
+        if "epochs" in asked:
+            # Who names epochs means them, and not the scale's number of images.
+            asked.setdefault("training_images", 0)
         return Recipe.load(name or self.experiment.recipe).override(
-            **{**changes, **fields, **self.recipe_changes}
+            **{**changes, **fields, **asked}
         )
 
     def films(self) -> str:

@@ -101,7 +101,9 @@ def grow(
                     _remove_empty(folder.parent)
                 raise
             rows.append(_row(plan, result, speed, earlier.get(stage.image_size)))
-            runs.write_text(run / "stages.json", json.dumps(rows, indent=1) + "\n")
+            # What an earlier call measured of stages that this one has not come to yet stays.
+            later = [row for size, row in sorted(earlier.items()) if size > stage.image_size]
+            runs.write_text(run / "stages.json", json.dumps(rows + later, indent=1) + "\n")
             if report:
                 report("", 0, 0, _sentence(rows[-1]))
             if result.interrupted:
@@ -179,7 +181,7 @@ def _learnt_speed(rows: dict[int, dict]) -> float | None:
 
 
 def _row(plan, result, speed: float, earlier: dict | None) -> dict:
-    if earlier and result.state == "complete":
+    if earlier and result.state == "complete" and earlier["state"] != "stopped":
         return earlier
     seen, rate = max(1, result.images_seen), result.images_per_second
     return {

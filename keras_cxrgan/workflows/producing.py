@@ -102,9 +102,10 @@ def generate(
     shown = sample_count(card["images"]["shape"][0])
     in_grid = {name: max(1, shown * number // total) for name, number in parts.items()}
     digits = max(6, len(str(max(parts.values()) - 1)))
-    first_images, made = [], Counter()
+    first_images, made, written = [], Counter(), []
     manifest = out / generated.MANIFEST
     with (
+        runs.removed_on_error(written),
         runs.replacing(manifest) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
@@ -117,7 +118,8 @@ def generate(
             for index, (image, label) in enumerate(zip(images, labels), first):
                 name = f"{folder}{index:0{digits}d}.png"
                 data = encode_png(image, _text(card, seed, index, label, leaks))
-                (out / name).write_bytes(data)
+                written.append(out / name)
+                written[-1].write_bytes(data)
                 limit = "" if truncation is None else truncation
                 row = [name, index, seed, limit, content_hash(data), card["model"]]
                 writer.writerow(row if label is None else [*row, label])
@@ -347,7 +349,10 @@ def export(
 
 def is_exported(run: Path, images_seen: int) -> bool:
     card = run / "export" / "card.json"
-    return card.is_file() and json.loads(card.read_text())["images_seen"] == images_seen
+    try:
+        return json.loads(card.read_text())["images_seen"] == images_seen
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # none, or a damaged one: the export is made anew
 
 
 def figure(

@@ -98,7 +98,10 @@ def reproduce(
     for cell in cells(setting):
         rows.append(cell.row or cell.name)
         if setting.only and rows[-1] not in setting.only:
-            results += filter(None, [finished(setting, cell.name)])
+            if earlier := completed(cell, setting):
+                results.append(earlier)
+            elif finished(setting, cell.name):
+                _say(setting, f"{cell.name} was made with other settings: the page leaves it out")
             continue
         _say(setting, f"{setting.experiment.name}: {cell.name}")
         results.append(run_cell(cell, setting))
@@ -127,8 +130,7 @@ def run_cell(cell: Cell, setting: Setting) -> dict:
     folder = setting.out / cell.name
     try:
         decides = _hash(_decides(cell, setting))
-        earlier = finished(setting, cell.name)
-        if earlier and earlier["decides"] == decides:
+        if earlier := completed(cell, setting):
             return earlier
         numbers = (cell.work or train_and_score)(cell, folder, setting)
     except Stopped:
@@ -222,6 +224,14 @@ def score(generator: str, real: str, cell: Cell, setting: Setting) -> dict:
 def finished(setting: Setting, name: str) -> dict | None:
     """Return the numbers of a complete cell by name, or None."""
     return _read(setting.out / name / CELL) or None
+
+
+def completed(cell: Cell, setting: Setting) -> dict | None:
+    """Return the numbers of a cell if it is complete and was made with these settings, or None."""
+    earlier = finished(setting, cell.name)
+    if earlier and earlier.get("decides") == _hash(_decides(cell, setting)):
+        return earlier
+    return None
 
 
 def _read(path: Path) -> dict:

@@ -16,21 +16,15 @@ from keras_cxrgan import runs
 from keras_cxrgan.data import sources
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import image_grid, write_png
-from keras_cxrgan.fields import meanings, spell
-from keras_cxrgan.models.incremental import transfer
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import callbacks, runtime, state
 from keras_cxrgan.training.curves import plot_losses
 from keras_cxrgan.training.evaluating import Evaluate
 from keras_cxrgan.training.noise import class_of
 from keras_cxrgan.training.watching import WatchCollapse, pairwise_distance
-from keras_cxrgan.workflows.assembly import (
-    build_gan,
-    build_networks,
-    load_images,
-    number_classes,
-)
+from keras_cxrgan.workflows.assembly import build_gan, load_images, number_classes
 from keras_cxrgan.workflows.producing import GRID_GAP, export, is_exported, sample_count
+from keras_cxrgan.workflows.starting import begin_with
 
 STEPS_PER_TICK = 100  # at most: a pass over a large data set is logged in parts
 LOOKED_AT = 256  # real films among which generated ones' variety is measured
@@ -156,11 +150,12 @@ def train(
         )
         runs.check_same_data(run, description)
         description |= runs.describe_start(run, start_from)
+        description["leaks"] = [*description["leaks"], *description.get("inherited_leaks", ())]
         try:
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
             if start_from and not resumed_from:
-                notes = _begin_with(gan, recipe, start_from, image_set.images, tuple(class_counts))
+                notes = begin_with(gan, recipe, start_from, image_set.images, tuple(class_counts))
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
                 runs.check_workers_agree(strategy, recipe, description, resumed_from)
         except tf.errors.OpError as error:
@@ -186,75 +181,11 @@ def train(
             chief,
             strategy,
             resumed_from,
-            (*image_set.leaks, *notes),
+            (*description["leaks"], *notes),
             backup_seconds,
             report,
             evaluate,
         )
-
-
-def _begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...]) -> list[str]:
-    """Give the networks what those of another run have learnt; optimizers start afresh.
-
-    Returns what is to be said of classes that the other run does not know.
-    """
-    earlier = runs.newest_stage(Path(earlier))
-    recipe = runs.read_recipe(earlier)
-    arrays, _ = state.read_newest(earlier / "backup")
-    if arrays is None:
-        raise ValueError(f"{earlier} holds no complete state to start from; train it first")
-    if recipe.image_size == ours.image_size and ours.fade_in:
-        raise ValueError(
-            f"{earlier} has images of {ours.image_size} pixels as this run has, whose last block has"
-            " learnt already and has nothing to come in after: pass --set fade_in=0"
-        )
-    known = list(runs.read_json(earlier / "data.json").get("labels", {}))
-    generator, discriminator = build_networks(recipe, classes=len(known))
-    for network in (generator, discriminator):
-        # Dropout's own counters are among the variables, and not among Keras' weights.
-        values = state.weights_of(network.name, arrays)
-        for variable, value in zip(network.variables, values, strict=True):
-            variable.assign(value)
-    places, new = (), []
-    if known and classes:
-        places = tuple(known.index(name) if name in known else None for name in classes)
-        new = [name for name in classes if name not in known]
-    latents, films = (), ()
-    start = ours.growth_start if recipe.image_size < images.shape[1] else "random"
-    if start == "former_image":
-        # Four batches as in training, whose statistics the new normalizations pass on. Those of
-        # real films: with the generator's, the discriminator no longer told them apart.
-        count = recipe.batch_size // recipe.accumulation
-        random = np.random.default_rng(recipe.seed)
-        shape = (4, count, recipe.latent_dim)
-        uniform = recipe.latent_distribution == "uniform"
-        latents = random.uniform(-1, 1, shape) if uniform else random.normal(size=shape)
-        some = images[np.sort(random.permutation(len(images))[: 4 * count])]
-        times = images.shape[1] // recipe.image_size
-        films = [
-            tf.nn.avg_pool2d(batch, times, times, "VALID").numpy()
-            for batch in training_batches(some, count, channels=recipe.channels).take(4)
-        ]
-    try:
-        transfer(generator, gan.generator, start=start, batches=latents, classes=places)
-        transfer(discriminator, gan.discriminator, start=start, batches=films, classes=places)
-    except ValueError as error:
-        sections = meanings(Recipe).items()
-        networks = ["channels", *(n for head, of in sections for n in of if "models/" in head)]
-        networks += [] if ours.grown_from else ["image_size"]  # those that grow are of several
-        changed = {k: v for k, v in recipe.difference(ours).items() if k in networks}
-        if not changed:
-            raise
-        told = ", ".join(f"{name} {then} and not {now}" for name, (then, now) in changed.items())
-        fields = " ".join(f"--set {name}={spell(then)}" for name, (then, _) in changed.items())
-        raise ValueError(f"{earlier} has networks of {told} ({error}): pass {fields}") from None
-    if gan.ema_generator is not None:
-        gan.ema_generator.set_weights(gan.generator.get_weights())
-    if not new:
-        return []
-    return [
-        f"{earlier} knows no class {', '.join(new)}: what is of these classes alone begins anew"
-    ]
 
 
 def _fit(
@@ -294,9 +225,9 @@ def _fit(
         rates = (recipe.generator_learning_rate, recipe.discriminator_learning_rate)
         watchers.append(callbacks.RateDecay(total, recipe.rate_decay, *rates))
     if chief and ticks:
-        watch = _watch_collapse(recipe, images, total, report)
-        watchers += [watch] if watch else []
         tick, shown = steps_per_tick * per_step, _shown(gan, labels)
+        watch = _watch_collapse(recipe, images, total, tick, report)
+        watchers += [watch] if watch else []
         watchers += _recorders(recipe, run, images, shown, total, tick, resumed_from)
         watchers += [evaluate] if evaluate else []
         watchers.append(callbacks.Backup(run / "backup", backup_seconds))
@@ -396,7 +327,7 @@ def _evaluate(recipe, run, images, report) -> Evaluate:
     )
 
 
-def _watch_collapse(recipe, images, total, report) -> WatchCollapse | None:
+def _watch_collapse(recipe, images, total, tick, report) -> WatchCollapse | None:
     """Return the callback that warns of a failing run; None for films that are all the same."""
     distance = pairwise_distance(images[:LOOKED_AT])
     if not distance:
@@ -407,6 +338,7 @@ def _watch_collapse(recipe, images, total, report) -> WatchCollapse | None:
         real_distance=distance,
         report=(lambda line: report("", 0, 0, line)) if report else None,
         interval=total // 100,
+        tick=tick,
     )
 
 

@@ -83,13 +83,15 @@ def choose_preparation(
     if recipes:
         first, recipe = next(iter(recipes.items()))
         for other, theirs in recipes.items():
-            for name in fields:
+            equalized = recipe["clahe_clip_limit"] or theirs["clahe_clip_limit"]
+            for name in fields[: None if equalized else 4]:
                 if name not in asked and theirs[name] != recipe[name]:
-                    flag = {"clahe_clip_limit": "--clahe"}.get(name, "--" + name.replace("_", "-"))
+                    flags = {"image_size": "--image-size", "fit": "--fit", "window": "--window"}
+                    flag = (flags | {"clahe_clip_limit": "--clahe"}).get(name)
                     raise ValueError(
                         f"{first} and {other} were trained on differently prepared films"
-                        f" ({name} {recipe[name]} and {theirs[name]}): evaluate them apart, or"
-                        f" say {flag}"
+                        f" ({name} {recipe[name]} and {theirs[name]}): evaluate them apart"
+                        + (f", or say {flag}" if flag else "")
                     )
         settings = {name: recipe[name] for name in fields} | asked
         return Preparation(**settings, origin=f"the recipe of {first}")

@@ -165,6 +165,15 @@ def test_looks_are_at_the_same_images_wherever_a_run_goes_on(seen, looked):
     assert watch.model.seeds == [(16, 3)] * len(looked)  # the same latents
 
 
+def test_a_stop_within_a_tick_changes_no_later_look():
+    """Ticks end at 6,000, 12,000, ...; the run stopped at 9,000, after one look was due."""
+    watch = watching(
+        Scripted(seen=9000), latent_count=16, interval=8000, tick=6000, real_distance=40.0
+    )
+    (record,) = run(watch, 1, start=3)
+    assert record["images_seen"] == 12_000 and "sample_distance" in record
+
+
 def test_real_films_that_are_all_the_same_are_refused():
     with pytest.raises(ValueError, match="all the same film"):
         WatchCollapse(real_distance=0.0)
