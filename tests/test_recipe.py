@@ -286,3 +286,10 @@ def test_what_compares_images_needs_some_at_a_time(fields, said):
 def test_a_number_too_long_for_a_float_is_no_traceback():
     with pytest.raises(ValueError, match="seed must be a whole number"):
         RECIPES["small_data"].override(seed="9" * 400)
+
+
+def test_a_field_that_each_stage_has_of_its_own_is_not_taken_in_silence():
+    recipe = RECIPES["incremental"].override(stage_epochs="5,4,3,2,1,1")
+    with pytest.raises(ValueError, match=r"epochs would change nothing: .* stage_epochs=5,4,3,2,1"):
+        recipe.override(epochs=1)
+    assert recipe.override(epochs=1, stage_epochs=()).epochs == 1
