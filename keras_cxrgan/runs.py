@@ -123,9 +123,23 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
     return _started_from(start_from)
 
 
+BEGAN = "began with a run "  # before each leak of a run that another began with
+
+
+def all_leaks(description: dict) -> list[str]:
+    """Return what has leaked into a run's weights: its own films, and those it began with.
+
+    >>> all_leaks({"leaks": ["trained on a"], "inherited_leaks": [BEGAN + "trained on a"]})
+    ['trained on a']
+    """
+    own = list(description["leaks"])
+    inherited = description.get("inherited_leaks", ())
+    return own + [leak for leak in inherited if leak.removeprefix(BEGAN) not in own]
+
+
 def _started_from(earlier: Path) -> dict:
     about = read_json(earlier / "data.json") if (earlier / "data.json").is_file() else {}
-    head = "began with a run "
+    leaks = [BEGAN + leak.removeprefix(BEGAN) for leak in about.get("leaks", ())]
     return {
         "started_from": {
             "recipe": read_recipe(earlier).name,
@@ -135,7 +149,7 @@ def _started_from(earlier: Path) -> dict:
         },
         "inherited": sorted(films_of(earlier) or ()),
         # What that run saw, this one's weights have seen.
-        "inherited_leaks": [head + leak.removeprefix(head) for leak in about.get("leaks", ())],
+        "inherited_leaks": list(dict.fromkeys(leaks)),
     }
 
 

@@ -89,6 +89,12 @@ def test_a_run_that_began_with_a_leaky_one_says_so(manifest, leaky, tmp_path):
             assert result["leaks"] == [said]
     image = (tmp_path / "export2" / "000000.png").read_bytes()
     assert read_png_text(image)["Warning"] == f"Leak allowed: {said}"
+    # A stage that saw the films itself says so once.
+    again = tmp_path / "again"
+    workflows.train(TINY, again, data=f"{manifest}:train,test", start_from=run, allow_leak=True)
+    assert workflows.generate(again, tmp_path / "images", 1)["leaks"] == [
+        "trained on 20 films of the split test"
+    ]
 
 
 def test_a_run_on_copies_of_the_held_out_films_has_seen_them(manifest, tmp_path):

@@ -150,7 +150,7 @@ def train(
         )
         runs.check_same_data(run, description)
         description |= runs.describe_start(run, start_from)
-        description["leaks"] = [*description["leaks"], *description.get("inherited_leaks", ())]
+        description["leaks"] = runs.all_leaks(description)
         try:
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
             resumed_from, notes = state.load_state(gan, run / "backup")
