@@ -140,3 +140,6 @@ def test_what_comes_in_blends_with_the_size_that_the_other_run_learnt(tmp_path):
     larger = grown.override(image_size=128, fade_in=4)
     with pytest.raises(ValueError, match="blend with those of 64: pass --set previous_size=32"):
         workflows.train(larger, tmp_path / "large", data=films, start_from=tmp_path / "small")
+    long = larger.override(previous_size=32, fade_in=17)
+    with pytest.raises(ValueError, match="ends after 16 images, before .*: pass --set fade_in=8"):
+        workflows.train(long, tmp_path / "large", data=films, start_from=tmp_path / "small")

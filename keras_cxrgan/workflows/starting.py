@@ -38,6 +38,12 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
             f"{earlier} has images of {ours.image_size} pixels as this run has, whose last block has"
             " learnt already and has nothing to come in after: pass --set fade_in=0"
         )
+    total = ours.total_images(len(images))
+    if ours.fade_in > total:
+        raise ValueError(
+            f"the training ends after {total:,} images, before its new blocks have come in: pass"
+            f" --set fade_in={total // 2} or less, or more epochs"
+        )
     before = ours.previous_size or ours.image_size // 2
     blends = ours.fade_in or ours.native_ramp
     if recipe.image_size not in (ours.image_size, before) and blends:
