@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -384,12 +385,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def removed_on_error(written: list[Path]):
+def removed_on_error(paths: Callable[[], Iterable[Path]]):
     """Remove these files on an error or Ctrl-C: unlisted, no later call would know whose they are."""
     try:
         yield
     except BaseException:
-        for path in written:
+        for path in paths():
             path.unlink(missing_ok=True)
         raise
 

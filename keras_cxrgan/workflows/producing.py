@@ -102,10 +102,17 @@ def generate(
     shown = sample_count(card["images"]["shape"][0])
     in_grid = {name: max(1, shown * number // total) for name, number in parts.items()}
     digits = max(6, len(str(max(parts.values()) - 1)))
-    first_images, made, written = [], Counter(), []
+    first_images, made = [], Counter()
+    begun: dict[str, int] = {}  # images of each folder; their names alone would fill the memory
+
+    def name_of(folder: str, index: int) -> str:
+        return f"{folder}{index:0{digits}d}.png"
+
     manifest = out / generated.MANIFEST
     with (
-        runs.removed_on_error(written),
+        runs.removed_on_error(
+            lambda: (out / name_of(folder, i) for folder, end in begun.items() for i in range(end))
+        ),
         runs.replacing(manifest) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
@@ -116,10 +123,10 @@ def generate(
             folder = class_folder(part)
             (out / folder).mkdir(exist_ok=True)
             for index, (image, label) in enumerate(zip(images, labels), first):
-                name = f"{folder}{index:0{digits}d}.png"
+                name = name_of(folder, index)
                 data = encode_png(image, _text(card, seed, index, label, leaks))
-                written.append(out / name)
-                written[-1].write_bytes(data)
+                begun[folder] = index + 1
+                (out / name).write_bytes(data)
                 limit = "" if truncation is None else truncation
                 row = [name, index, seed, limit, content_hash(data), card["model"]]
                 writer.writerow(row if label is None else [*row, label])
