@@ -23,9 +23,11 @@ def measure(recipe_json: str, steps: int) -> dict:
 
     from keras_cxrgan.data.batches import training_batches
     from keras_cxrgan.recipe import Recipe
+    from keras_cxrgan.training import runtime
     from keras_cxrgan.workflows import build_gan
 
     recipe = Recipe.from_json(recipe_json)
+    runtime.start(precision=recipe.precision)
     per_step = recipe.batch_size * recipe.critic_steps
     shape = (max(500, per_step), recipe.image_size, recipe.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

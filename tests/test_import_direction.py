@@ -198,6 +198,7 @@ MAY_IMPORT = {
         {
             "data.batches",
             "recipe",
+            "training.runtime",
             "workflows",
             "evaluation.extractors",
             "evaluation.features",

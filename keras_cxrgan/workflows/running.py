@@ -122,7 +122,11 @@ def train(
             backup_seconds=backup_seconds,
         )
     strategy = runtime.start(
-        devices, seed=recipe.seed, deterministic=deterministic, worker_timeout=worker_timeout
+        devices,
+        seed=recipe.seed,
+        deterministic=deterministic,
+        worker_timeout=worker_timeout,
+        precision=recipe.precision,
     )
     chief = runtime.is_chief(strategy)
     runs.check_batch_size(recipe, strategy.num_replicas_in_sync)

@@ -14,6 +14,7 @@ from keras_cxrgan import workflows
 from keras_cxrgan.data.batches import training_batches
 from keras_cxrgan.data.images import decode, image_grid
 from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.training import runtime
 
 # A run
 
@@ -327,3 +328,16 @@ def test_reduced_precision_trains_and_generates_in_float32(films):
         ).history
         assert np.isfinite(history["generator_loss"] + history["discriminator_loss"]).all()
         assert gan.generate(2).dtype == np.float32
+
+
+def test_the_processors_cores_are_shared_as_the_recipes_precision_asks(tmp_path, monkeypatch):
+    asked = {}
+
+    def start(*_, **options):
+        asked.update(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(runtime, "start", start)
+    with pytest.raises(ValueError, match="far enough"):
+        workflows.train(TINY.override(precision="mixed_bfloat16"), tmp_path)
+    assert asked["precision"] == "mixed_bfloat16"

@@ -35,6 +35,36 @@ def test_devices_of_a_started_tensorflow_cannot_change():
         runtime.start("cpu:3")
 
 
+@pytest.mark.parametrize(
+    ("precision", "cores", "given", "threads"),
+    [
+        ("mixed_bfloat16", 2, None, [1]),
+        ("mixed_bfloat16", 9, None, [4]),
+        ("mixed_bfloat16", 1, None, []),
+        ("mixed_bfloat16", 8, "3", []),
+        ("float32", 8, None, []),
+    ],
+)
+def test_bfloat16_lets_half_the_cores_share_an_operation(
+    precision, cores, given, threads, monkeypatch
+):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", given)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    chosen = []
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", chosen.append)
+    runtime.start("cpu", precision=precision)
+    assert chosen == threads
+
+
+def test_bfloat16_takes_the_threads_of_a_started_tensorflow_as_they_are(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    tf.constant(1.0)
+    assert runtime.start("cpu", precision="mixed_bfloat16").num_replicas_in_sync == 1
+
+
 def test_seed_decides_the_initial_weights():
     kernels = []
     for seed in (1, 1, 2):
