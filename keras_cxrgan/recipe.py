@@ -68,6 +68,8 @@ class Recipe:
     discriminator_dropout: tuple[float, ...] = ()  # one rate for each block; () = no dropout
     discriminator_spectral: bool = False  # weights divided by their largest singular value
     minibatch_stddev: bool = False  # the discriminator also sees how varied a batch is
+    minibatch_group: int = 4  # images whose variety it sees together; the batch's, if it has fewer
+    minibatch_features: int = 1  # numbers that tell it, each of as many of its feature maps
     residual: bool = False  # a way around each block, in both networks
     conditional: bool = False  # one generator of all classes, each image made of a class
     balanced: bool = False  # conditional: it learns from all classes alike, however many films

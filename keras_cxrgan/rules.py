@@ -30,6 +30,7 @@ POSITIVE = (
     "generator_kernel_size",
     "discriminator_kernel_size",
     "clahe_tiles",
+    "minibatch_features",
     "penalty_interval",
     "critic_steps",
     "augmentation_ramp",
@@ -82,6 +83,10 @@ def wrong_values(recipe) -> list[str]:
             wrong.append(f"{name} must be at least 0 and below 1, got {getattr(recipe, name)}")
     if recipe.seed >= 2**63:
         wrong.append(f"seed must fit in 64 bits, got {recipe.seed}")
+    if recipe.minibatch_group < 2:
+        wrong.append(
+            f"minibatch_group must be 2 or more, to compare images, got {recipe.minibatch_group}"
+        )
     if 0 < recipe.evaluate_count < FEWEST_EVALUATED:
         wrong.append(
             f"evaluate_count must be 0 or at least {FEWEST_EVALUATED}, got {recipe.evaluate_count}"

@@ -281,6 +281,10 @@ def test_what_compares_images_needs_some_at_a_time(fields, said):
     with pytest.raises(ValueError, match=said):
         RECIPES["small_data"].override(**fields).check()
     RECIPES["small_data"].override(batch_size=8, accumulation=2).check()
+    with pytest.raises(ValueError, match="minibatch_group must be 2 or more.*got 1"):
+        RECIPES["small_data"].override(minibatch_group=1)
+    with pytest.raises(ValueError, match="minibatch_features must be above 0, got 0"):
+        RECIPES["small_data"].override(minibatch_features=0)
 
 
 def test_a_number_too_long_for_a_float_is_no_traceback():

@@ -171,6 +171,8 @@ def build_discriminator(
     fade_in: int = 0,
     spectral: bool = False,
     minibatch_stddev: bool = False,
+    minibatch_group: int = 4,
+    minibatch_features: int = 1,
     classes: int = 0,
     residual: bool = False,
 ) -> keras.Model:
@@ -190,8 +192,9 @@ def build_discriminator(
         spectral: divide every kernel by its spectral norm (Miyato et al. 2018). All layers then
             have biases, whatever the convention: without one, and without normalization, an
             image of half the contrast would have half the logit.
-        minibatch_stddev: show the last convolution how much the images of each four consecutive
-            ones differ (`MinibatchStandardDeviation`).
+        minibatch_stddev: show the last convolution how much each `minibatch_group` consecutive
+            images differ, as so many numbers as `minibatch_features`
+            (`MinibatchStandardDeviation`).
         classes: 0 for none; else the network takes [images, labels], labels one-hot
             (N, classes), and the logit gains the inner product of a vector of the class and the
             last maps summed over their pixels (projection; Miyato & Koyama 2018).
@@ -227,7 +230,9 @@ def build_discriminator(
     x = start = images
     for block, side in enumerate(sides[-2::-1]):
         if minibatch_stddev and side == base_size:
-            x = MinibatchStandardDeviation(name="minibatch_stddev")(x)
+            x = MinibatchStandardDeviation(
+                minibatch_group, minibatch_features, name="minibatch_stddev"
+            )(x)
         x = halve(x, side, f"convolution_{side}" if block else "image_convolution")
         if residual:
             if block > 0:

@@ -193,23 +193,28 @@ class SpectralDense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable(package="keras_cxrgan")
 class MinibatchStandardDeviation(keras.layers.Layer):
-    """Append one map that tells how much the images of a group differ (Karras et al. 2018).
+    """Append maps that tell how much the images of a group differ (Karras et al. 2018).
 
-    (N, H, W, C) -> (N, H, W, C + 1). Groups are of `group_size` consecutive images, so that
-    replicas with a part of a batch each form the groups of the whole batch; a remainder joins the
-    last group. The map is constant: the standard deviation over the group of each of the
-    H x W x C numbers, averaged. A generator that makes one image only is seen at once.
+    (N, H, W, C) -> (N, H, W, C + min(features, C)). Groups are of `group_size` consecutive images,
+    so that replicas with a part of a batch each form the groups of the whole batch; a remainder
+    joins the last group. Of each of the H x W x C numbers the standard deviation over the group is
+    taken. With one feature, as in the paper, a constant map is their mean: a generator that makes
+    one image only is seen at once. With more, each is the mean over an equal share of the C maps:
+    seen, too, is which of the things that the network looks for differ too little.
 
     Example: `MinibatchStandardDeviation()(keras.Input((8, 8, 64)))` has shape (None, 8, 8, 65).
     """
 
-    def __init__(self, group_size: int = 4, **kwargs):
+    def __init__(self, group_size: int = 4, features: int = 1, **kwargs):
         super().__init__(**kwargs)
         if group_size < 2:
             raise ValueError(
                 f"MinibatchStandardDeviation needs a group_size of 2 or more, got {group_size}"
             )
+        if features < 1:
+            raise ValueError(f"MinibatchStandardDeviation needs 1 feature or more, got {features}")
         self.group_size = group_size
+        self.features = features
 
     def call(self, inputs):
         count = ops.shape(inputs)[0]
@@ -222,12 +227,22 @@ class MinibatchStandardDeviation(keras.layers.Layer):
         numbers = ops.reshape(ops.cast(inputs, "float32"), (count, -1))
         variance = ops.matmul(shares, ops.square(numbers - ops.matmul(shares, numbers)))
         # The square root has no gradient at 0, where equal images are.
-        deviation = ops.mean(ops.sqrt(variance + 1e-8), axis=1)
-        pixel = ops.cast(deviation, inputs.dtype)[:, None, None, None]
-        return ops.concatenate([inputs, pixel * ops.ones_like(inputs[..., :1])], axis=-1)
+        maps = inputs.shape[-1]
+        deviation = ops.reshape(ops.sqrt(variance + 1e-8), (count, -1, maps))
+        means = ops.matmul(ops.mean(deviation, axis=1), self._mean_of_shares(maps))
+        told = ops.cast(means, inputs.dtype)[:, None, None, :]
+        everywhere = ops.ones_like(inputs[..., : means.shape[-1]])
+        return ops.concatenate([inputs, told * everywhere], axis=-1)
+
+    def _mean_of_shares(self, maps: int) -> np.ndarray:
+        """Return (maps, features): what of each map counts in each feature."""
+        features = min(self.features, maps)
+        member = np.arange(maps)[:, None] * features // maps == np.arange(features)
+        return (member / member.sum(axis=0)).astype("float32")
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], input_shape[-1] + 1)
+        maps = input_shape[-1]
+        return (*input_shape[:-1], maps + min(self.features, maps))
 
     def get_config(self):
-        return {**super().get_config(), "group_size": self.group_size}
+        return {**super().get_config(), "group_size": self.group_size, "features": self.features}

@@ -184,6 +184,8 @@ def build_networks(
             dropout=recipe.discriminator_dropout,
             spectral=recipe.discriminator_spectral,
             minibatch_stddev=recipe.minibatch_stddev,
+            minibatch_group=recipe.minibatch_group,
+            minibatch_features=recipe.minibatch_features,
             convention=recipe.convention,
             synchronized=synchronized,
             **shared,

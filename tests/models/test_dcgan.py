@@ -56,6 +56,12 @@ def test_generator_has_the_published_number_of_parameters(expected, size, channe
         (44_384 - 224 + 121, 64, 1, {"width": 8, "normalization": None, "spectral": True}),
         # One more input of the 4x4 kernels of the last convolution.
         (44_384 + 16 * 64, 64, 1, {"width": 8, "minibatch_stddev": True}),
+        (
+            44_384 + 3 * 16 * 64,
+            64,
+            1,
+            {"width": 8, "minibatch_stddev": True, "minibatch_features": 3},
+        ),
         (44_384 + 3 * 64, 64, 1, {"width": 8, "classes": 3}),
         # 1x1 kernels of 8 -> 16 -> 32 -> 64 maps.
         (44_384 + 128 + 512 + 2048, 64, 1, {"width": 8, "residual": True}),

@@ -182,6 +182,28 @@ def test_standard_deviation_is_of_consecutive_images():
 
 
 @pytest.mark.parametrize(
+    ("features", "expected"),
+    # Deviations of five maps: 1, 2, 3, 4 and 5, then 0, 0, 0, 0 and 10.
+    [
+        (1, [[3], [2]]),
+        (2, [[2, 4.5], [0, 5]]),
+        (5, [[1, 2, 3, 4, 5], [0, 0, 0, 0, 10]]),
+        (9, [[1, 2, 3, 4, 5], [0, 0, 0, 0, 10]]),
+    ],
+)
+def test_each_feature_is_the_deviation_of_its_share_of_the_maps(features, expected):
+    images = np.zeros((4, 2, 1, 5), np.float32)
+    images[1] = [2, 4, 6, 8, 10]
+    images[3, ..., 4] = 20
+    layer = MinibatchStandardDeviation(group_size=2, features=features)
+    outputs = np.asarray(layer(images))
+    assert layer.compute_output_shape(images.shape) == outputs.shape
+    told = outputs[:, :, 0, 5:]
+    np.testing.assert_array_equal(told[:, 0], told[:, 1])
+    np.testing.assert_allclose(told[::2, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
     ("count", "groups"), [(1, [1]), (3, [3]), (4, [4]), (7, [7]), (9, [4, 5]), (12, [4, 4, 4])]
 )
 def test_a_remainder_joins_the_last_group(count, groups):
@@ -213,9 +235,11 @@ def test_equal_images_have_finite_gradients_of_gradients():
     assert np.isfinite(outer.gradient(penalty, images)).all()
 
 
-def test_group_of_one_is_refused():
+def test_group_of_one_and_no_feature_are_refused():
     with pytest.raises(ValueError, match="2 or more, got 1"):
         MinibatchStandardDeviation(group_size=1)
+    with pytest.raises(ValueError, match="1 feature or more, got 0"):
+        MinibatchStandardDeviation(features=0)
 
 
 def critic_of_every_layer():
@@ -223,7 +247,7 @@ def critic_of_every_layer():
         [
             keras.Input((6, 6, 2)),
             SpectralConv2D(3, 4, strides=2, padding="same", activation="relu"),
-            MinibatchStandardDeviation(group_size=2),
+            MinibatchStandardDeviation(group_size=2, features=3),
             keras.layers.Flatten(),
             SpectralDense(1, dtype="float32"),
         ]
@@ -236,7 +260,7 @@ def test_saved_layers_load_with_what_the_iteration_had_found(tmp_path):
         model(images, training=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.layers[1].group_size == 2
+    assert (loaded.layers[1].group_size, loaded.layers[1].features) == (2, 3)
     np.testing.assert_array_equal(loaded(images), model(images))
 
 
@@ -259,5 +283,6 @@ def test_layers_compute_in_the_precision_asked_for(policy):
     for layer in half.layers[:-1]:
         assert layer.compute_dtype == policy.removeprefix("mixed_")
     assert half.layers[0].u.dtype == "float32"
+    full(images, training=True)  # both iterate once
     assert half(images, training=True).dtype == "float32"
     np.testing.assert_allclose(half(images), full(images), atol=0.05)
