@@ -22,6 +22,7 @@ passes through, and a discriminator learns next to nothing (experiments/results,
 
 from __future__ import annotations
 
+import functools
 import math
 
 import keras
@@ -29,6 +30,7 @@ from keras import layers, ops
 
 from keras_cxrgan.models.layers import (
     FadeIn,
+    InstanceNormalization,
     MinibatchStandardDeviation,
     SpectralConv2D,
     SpectralDense,
@@ -247,6 +249,7 @@ def build_discriminator(
                 side,
                 affine=normalization_affine,
                 synchronized=synchronized,
+                instance=InstanceNormalization,
             )(x)
         x = layers.LeakyReLU(0.2)(x)
         if dropout and dropout[block]:
@@ -344,7 +347,13 @@ def _convention(name: str) -> dict:
 
 
 def _normalization(
-    kind: str, settings: dict, side: int, *, affine: bool = True, synchronized: bool = False
+    kind: str,
+    settings: dict,
+    side: int,
+    *,
+    affine: bool = True,
+    synchronized: bool = False,
+    instance=functools.partial(layers.GroupNormalization, groups=-1),
 ):
     name = f"normalization_{side}"
     if kind == "batch":
@@ -358,10 +367,10 @@ def _normalization(
             synchronized=synchronized,
         )
     if kind == "instance":
-        # One group a map is instance normalization (Ulyanov et al. 2016).
-        return layers.GroupNormalization(
+        # Keras' own where no penalty's gradient passes: an exported generator then needs nothing
+        # but Keras. One group a map is instance normalization (Ulyanov et al. 2016).
+        return instance(
             name=name,
-            groups=-1,
             epsilon=settings["epsilon"],
             gamma_initializer=settings["scale"](),
             scale=affine,

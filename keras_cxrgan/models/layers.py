@@ -192,6 +192,33 @@ class SpectralDense(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable(package="keras_cxrgan")
+class InstanceNormalization(keras.layers.GroupNormalization):
+    """Normalize each map of each image by its own mean and variance (Ulyanov et al. 2016).
+
+    (N, H, W, C) -> the same. The function, the weights and the gradient are those of Keras'
+    `GroupNormalization(groups=-1)`; the gradient's gradient, by which a gradient penalty and R1
+    train, is not. Keras (3.15) takes the variance about a mean that it holds constant: a shift of
+    all pixels, which is normalized away, then seems to change the penalty.
+
+    Example: `InstanceNormalization()(keras.Input((8, 8, 64)))` has shape (None, 8, 8, 64).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "groups": -1})
+
+    def call(self, inputs):
+        images = ops.cast(inputs, "float32")
+        images = images - ops.mean(images, axis=(1, 2), keepdims=True)
+        variance = ops.mean(ops.square(images), axis=(1, 2), keepdims=True)
+        images = images * ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            images = images * ops.cast(self.gamma, "float32")
+        if self.center:
+            images = images + ops.cast(self.beta, "float32")
+        return ops.cast(images, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
 class MinibatchStandardDeviation(keras.layers.Layer):
     """Append maps that tell how much the images of a group differ (Karras et al. 2018).
 

@@ -187,7 +187,9 @@ def build_networks(
             minibatch_group=recipe.minibatch_group,
             minibatch_features=recipe.minibatch_features,
             convention=recipe.convention,
-            synchronized=synchronized,
+            # Also of one replica where a penalty passes through: of two ways in which Keras
+            # computes a variance, the other has a wrong gradient of the gradient (layers.py).
+            synchronized=synchronized or recipe.penalty != "none",
             **shared,
         )
     return generator, discriminator
