@@ -19,7 +19,7 @@ import keras_cxrgan
 from keras_cxrgan.data.prepare import ImageSet
 from keras_cxrgan.data.records import content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe
-from keras_cxrgan.rules import FEWEST_EVALUATED
+from keras_cxrgan.rules import FEWEST_FILMS_EVALUATED
 from keras_cxrgan.training import callbacks, state
 
 
@@ -255,10 +255,10 @@ def check_enough(count: int, recipe: Recipe) -> None:
             f"{count} images are fewer than one batch of {recipe.batch_size}: add images, or pass"
             f" --batch-size {count} or less"
         )
-    if recipe.evaluate_interval and count < FEWEST_EVALUATED:
+    if recipe.evaluate_interval and count < FEWEST_FILMS_EVALUATED:
         raise ValueError(
-            f"{count} images are too few to evaluate against, {FEWEST_EVALUATED} are needed: add"
-            " images, or leave --evaluate-every out"
+            f"{count} images are too few to evaluate against, {FEWEST_FILMS_EVALUATED} are needed:"
+            " add images, or leave --evaluate-every out"
         )
 
 

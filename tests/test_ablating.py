@@ -131,6 +131,7 @@ def test_without_data_phantom_films_are_planned_and_not_yet_written(tmp_path):
         ([NO_EMA], {"images": 0}, "--images must be 1 or more, got 0"),
         ([NO_EMA], {"curve": -1}, "--curve must be 0 or more"),
         ([NO_EMA], {"seeds": (1, 1)}, "--seeds must be different"),
+        ([NO_EMA], {"seeds": (0, -1)}, "seed must not be negative, got -1"),
         ([NO_EMA], {"data": None, "classes": ("A",)}, "name them with --data"),
         ([NO_EMA], {"classes": ("COVID",)}, "COVID"),
         ([NO_EMA], {"fields": {"widht": 8}}, "did you mean width"),

@@ -396,6 +396,8 @@ def test_another_evaluation_is_not_written_over(sets, network, judge, tmp_path):
     with pytest.raises(ValueError, match="already holds other files.*--overwrite"):
         judge(["noise"], out=tmp_path / "out")
     assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    with pytest.raises(ValueError, match="already holds other files"):
+        judge(["good"], out=tmp_path / "out", references=True)
     judge(["good"], out=tmp_path / "out")  # the same again is welcome
     judge(["noise"], out=tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "metrics.json").read_bytes() != before

@@ -141,3 +141,35 @@ def test_tiles_of_an_equalization_that_is_off_keep_no_runs_apart(tmp_path):
         choose_preparation(
             [run("c", clahe_clip_limit=2), run("d", clahe_clip_limit=2, clahe_tiles=4)]
         )
+
+
+def test_classes_of_generated_images_are_those_of_their_folders(films, tmp_path):
+    for name, count in (("covid", 3), ("normal", 5)):
+        write(tmp_path / "fake" / name, films[:count])
+    source = str(tmp_path / "fake")
+    side = load_side(source, Preparation(32), role="fake", classes=("covid",))
+    assert (len(side.images), side.about["classes"]) == (3, ["covid"])
+    both = load_side(source, Preparation(32), role="fake")
+    assert len(both.images) == 8
+    other = load_side(source, Preparation(32), role="fake", classes=("film",))
+    assert len(other.images) == 8
+    assert f"all images of {source} were taken: none is of film" in other.warnings
+
+
+def test_classes_of_generated_images_are_those_of_a_table(films, tmp_path):
+    write(tmp_path, films[:4])
+    table = tmp_path / "made.csv"
+    rows = [f"{index:03d}.png,{'covid' if index else 'normal'}" for index in range(4)]
+    table.write_text("\n".join(["file,label", *rows]))
+    side = load_side(str(table), Preparation(32), role="fake", classes=("covid",))
+    assert len(side.images) == 3
+
+
+def test_the_overview_of_generated_images_in_a_folder_of_folders_is_none_of_them(films, tmp_path):
+    write(tmp_path / "fake" / "covid", films[:3])
+    folder = tmp_path / "fake" / "covid"
+    (folder / "manifest.csv").write_text(
+        "file,index,seed,truncation,sha256,model\n000.png,0,0,,0,m\n"
+    )
+    cv2.imwrite(str(folder / "grid.png"), np.zeros((64, 64), np.uint8))
+    assert len(load_side(str(tmp_path / "fake"), Preparation(32), role="fake").images) == 3

@@ -106,8 +106,7 @@ def ablate_command(
         --change 'R1: penalty=r1 penalty_weight=1' \\
         --images 100000 --seeds 0,1,2 --held-out chest_xray/test --dry-run
     """
-    # Only sets of tensorflow-datasets are read by TensorFlow.
-    with quiet_tensorflow(verbose, needed=not dry_run or str(data).startswith("tfds:")):
+    with quiet_tensorflow(verbose):
         from keras_cxrgan.workflows import ablating, reproducing
     if out is None:
         name = "phantom" if data is None else Path(data).resolve().stem.replace(":", "-")

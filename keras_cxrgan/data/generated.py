@@ -43,6 +43,18 @@ def read_listing(source: str | Path) -> list[dict[str, str]]:
     return [{**row, "file": within + row["file"]} for row in rows]
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise `ValueError` if a folder's manifest.csv is not what `cxrgan generate` writes."""
+    path = folder / MANIFEST
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            header = next(csv.reader(file), [])
+        if header not in (COLUMNS, [*COLUMNS, "label"]):
+            raise ValueError(
+                f"{path} is another table, such as a split, and would be lost: choose another --out"
+            )
+
+
 def own_file(folder: Path, name: str, digest: str) -> Path | None:
     """Return a file that a table in a folder lists, if it is the one that was written; else None.
 

@@ -28,15 +28,19 @@ class RunningMean(keras.metrics.Metric):
         super().__init__(name=name)
         self.total = shared_variable(0.0, tf.float32, "total")
         self.count = shared_variable(0.0, tf.float32, "count")
+        self.former = shared_variable(0.0, tf.float32, "former")
 
     def update_state(self, value, weight=1.0):
         self.total.assign_add(weight * tf.cast(value, tf.float32))
         self.count.assign_add(weight)
 
     def result(self):
-        return tf.math.divide_no_nan(self.total, self.count)
+        # Without a step that counts, as of a penalty that was not due, the last mean there was: 0
+        # would look like a gradient that has vanished.
+        return tf.where(self.count > 0, self.total / self.count, self.former)
 
     def reset_state(self):
+        self.former.assign(self.result())
         self.total.assign(0.0)
         self.count.assign(0.0)
 

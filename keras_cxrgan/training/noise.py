@@ -41,7 +41,8 @@ def _indexed_latents(seed, start, count, latent_dim, distribution, truncation):
         if truncation is None:
             return draw_latents([latent_dim], key, distribution)
         if distribution == "uniform":
-            return truncation * draw_latents([latent_dim], key, distribution)
+            within = tf.minimum(tf.cast(truncation, tf.float32), 1.0)
+            return within * draw_latents([latent_dim], key, distribution)
         # The inverse of the normal distribution function, on the probabilities within the bound.
         outside = 0.5 * (1.0 + tf.math.erf(-tf.cast(truncation, tf.float32) / tf.sqrt(2.0)))
         unit = draw_latents([latent_dim], key, "unit")

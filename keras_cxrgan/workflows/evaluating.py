@@ -79,6 +79,7 @@ def evaluate(
         raise ValueError(f"--neighbours must be 1 or more, got {neighbours}")
     inputs = report.provenance(
         [real, list(fakes), held_out, list(features), neighbours, options.deciding()]
+        + [references, kid_subsets, frechet_infinity, with_inception_score]
     )
     if out is not None:
         sources.check_outside(out, real, held_out, *(f for f in fakes if not is_generator(f)))

@@ -63,8 +63,12 @@ def grow(
     runs.check_same_recipe(run, recipe, extend)
     count, notes = _films(data, stages, options)
     notes += _unfinished_ramps(stages, count)
+    precisions = {stage.precision for stage in stages}
     strategy = runtime.start(
-        devices, seed=recipe.seed, deterministic=options.get("deterministic", False)
+        devices,
+        seed=recipe.seed,
+        deterministic=options.get("deterministic", False),
+        precision=precisions.pop() if len(precisions) == 1 else "float32",
     )
     for stage in stages:
         runs.check_batch_size(stage, strategy.num_replicas_in_sync)

@@ -278,6 +278,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
     held = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
     if held and not overwrite:  # a .git or .DS_Store stays in any case
         raise ValueError(f"{out} already holds files; choose another --out, or pass --overwrite")
+    generated.check_replaceable(out)
 
 
 def load_generator(source: str | Path, best: bool = False) -> tuple[keras.Model, dict]:

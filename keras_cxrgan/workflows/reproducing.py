@@ -196,7 +196,7 @@ def train(cell: Cell, run: Path, setting: Setting) -> dict:
         "films": trained.images,
         "epochs": trained.epochs,
         "images_seen": trained.images_seen,
-        "generator_updates": trained.steps,
+        "generator_updates": trained.steps // cell.recipe.accumulation,
         "seconds": trained.seconds,
         "images_per_second": trained.images_per_second,
         **trained.metrics,
@@ -248,7 +248,8 @@ def check(setting: Setting) -> None:
     if not setting.seeds or len(set(setting.seeds)) < len(setting.seeds):
         raise ValueError(f"--seeds must be different whole numbers, got {setting.seeds}")
     check_fields(setting.recipe_changes)
-    setting.recipe()
+    for seed in setting.seeds:
+        setting.recipe(seed=seed)
     if setting.data and setting.experiment.divides:
         count_classes(setting.data, ALL)  # films to test on are films, too
     elif setting.data:

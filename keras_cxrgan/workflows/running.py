@@ -209,7 +209,10 @@ def _fit(
     images = image_set.images
     total = recipe.total_images(len(images))
     per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
-    steps_per_tick = max(1, min(STEPS_PER_TICK, round(len(images) / per_step)))
+    # Whole rounds of a lazy penalty, or the mean loss would rise and fall with how many it holds.
+    due = 1 if recipe.penalty == "none" else -(-recipe.penalty_interval // recipe.critic_steps)
+    rounds = max(1, min(STEPS_PER_TICK // due, round(len(images) / per_step / due)))
+    steps_per_tick = rounds * due
     steps = math.ceil(max(0, total - resumed_from) / per_step)
     first = min(steps, steps_per_tick - resumed_from // per_step % steps_per_tick)
     ticks = (first > 0) + math.ceil((steps - first) / steps_per_tick)

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_cxrgan import runs
 from keras_cxrgan.data import sources
-from keras_cxrgan.data.generated import read_listing
+from keras_cxrgan.data.generated import GRID, read_listing
 from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
@@ -239,8 +239,8 @@ def _read(source: str, role: str, classes: Sequence[str] = (), layout="auto", al
 def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]]:
     """Leave out what `cxrgan generate` did not list: the overview grid it may have drawn."""
     rows = read_listing(source)
-    if not rows:
-        return records, []
+    if not rows:  # but maybe in its folders
+        return [record for record in records if not _is_grid(record)], []
     names = {row["file"] for row in rows}
     kept = [record for record in records if _name_in(source, record) in names]
     others = sorted(
@@ -253,6 +253,11 @@ def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]
     ]
 
 
+def _is_grid(record: Record) -> bool:
+    path = Path(record.path)
+    return not record.archive and path.name == GRID and bool(read_listing(path.parent))
+
+
 def _name_in(source: str, record: Record) -> str:
     if record.archive is not None:
         return record.path
@@ -260,12 +265,16 @@ def _name_in(source: str, record: Record) -> str:
 
 
 def _of_classes(source, records, asked):
-    """Return the records of the classes asked for, where `cxrgan generate` labelled them."""
-    labels = {row["file"]: row["label"] for row in read_listing(source) if "label" in row}
-    if not labels or not asked:
+    """Return the records of the classes asked for, by the listing, a table or folders."""
+    listed = {row["file"]: row["label"] for row in read_listing(source) if "label" in row}
+    labels = [listed[_name_in(source, r)] if listed else r.label for r in records]
+    known = sorted({label for label in labels if label})
+    if not known or not asked:
         return records, (), []
-    chosen, unknown = _known(source, sorted(set(labels.values())), asked)
-    return [r for r in records if labels[_name_in(source, r)] in chosen], chosen, unknown
+    if not listed and not set(known) & set(asked):  # folders that are no classes
+        return records, (), [f"all images of {source} were taken: none is of {', '.join(asked)}"]
+    chosen, unknown = _known(source, known, asked)
+    return [r for r, label in zip(records, labels) if label in chosen], chosen, unknown
 
 
 def _known(source, known, asked) -> tuple[tuple[str, ...], list[str]]:

@@ -106,12 +106,14 @@ def test_overwrite_leaves_no_image_of_an_earlier_call(finished, tmp_path):
     assert [row["seed"] for row in read_manifest(out)] == ["2", "2"]
 
 
-def test_overwrite_keeps_the_images_of_somebody_elses_manifest(finished, tmp_path):
+def test_overwrite_keeps_somebody_elses_manifest_and_its_images(finished, tmp_path):
     films = write_films(tmp_path / "films", 3)
     names = sorted(path.name for path in films.iterdir())
     (films / "manifest.csv").write_text("\n".join(["file", *names]))
-    workflows.generate(finished[0], films, 1, overwrite=True)
-    assert set(names) < {path.name for path in films.iterdir()}
+    before = contents(films)
+    with pytest.raises(ValueError, match="manifest.csv is another table.*choose another --out"):
+        workflows.generate(finished[0], films, 1, overwrite=True)
+    assert contents(films) == before
 
 
 def test_memory_does_not_grow_with_the_count(finished, tmp_path, monkeypatch):

@@ -341,3 +341,18 @@ def test_the_processors_cores_are_shared_as_the_recipes_precision_asks(tmp_path,
     with pytest.raises(ValueError, match="far enough"):
         workflows.train(TINY.override(precision="mixed_bfloat16"), tmp_path)
     assert asked["precision"] == "mixed_bfloat16"
+
+
+def test_every_line_of_the_log_has_a_lazy_penalty(folder, tmp_path):
+    # 32 films are four steps: a line for each pass would have a penalty every other time.
+    recipe = TINY.override(
+        epochs=5,
+        penalty="r1",
+        penalty_weight=0.1,
+        penalty_interval=8,
+        discriminator_normalization="none",
+    )
+    workflows.train(recipe, tmp_path / "run", data=str(folder))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len(log) > 2
+    assert all(line["penalty_gradient_norm"] > 0 for line in log)

@@ -250,8 +250,9 @@ def test_features_that_do_not_exist_are_refused_before_training(folder, tmp_path
 
 
 def test_too_few_images_to_evaluate_against_are_refused(tmp_path, no_training):
-    few = write_films(tmp_path / "few", 9)
-    with pytest.raises(ValueError, match="9 images are too few to evaluate against, 10 are needed"):
+    few = write_films(tmp_path / "few", 13)
+    message = "13 images are too few to evaluate against, 14 are needed"
+    with pytest.raises(ValueError, match=message):
         workflows.train(WATCHED, tmp_path / "run", data=str(few))
     assert not (tmp_path / "run").exists()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cxrgan.training.noise import class_of
+from keras_cxrgan.training.noise import class_of, indexed_latents
 
 
 def drawn(start, count, shares):
@@ -35,3 +35,10 @@ def test_the_class_of_an_image_does_not_depend_on_those_beside_it():
 
 def test_only_the_ratio_of_the_shares_counts():
     np.testing.assert_array_equal(drawn(0, 999, (60, 20)), drawn(0, 999, (0.75, 0.25)))
+
+
+@pytest.mark.parametrize("bound", [1, 1.5, 10])
+def test_uniform_latents_are_never_widened_by_truncation(bound):
+    asked = indexed_latents(3, 0, 5, 7, "uniform", bound)
+    np.testing.assert_array_equal(asked, indexed_latents(3, 0, 5, 7, "uniform"))
+    np.testing.assert_allclose(indexed_latents(3, 0, 5, 7, "uniform", 0.25), asked / 4)
