@@ -27,6 +27,8 @@ CHANGES = (
     "batches of 32: batch_size=32",
     "constant rates: rate_decay=0",
     "long memory: beta_2=0.999",
+    "mean gradients: beta_1=0.5",
+    "one stddev of four: minibatch_group=4 minibatch_features=1",
 )
 
 BEFORE = (
@@ -37,7 +39,10 @@ BEFORE = (
     "penalty_interval=1",
     "generator_learning_rate=0.0002",
     "discriminator_learning_rate=0.0002",
+    "beta_1=0.5",
     "beta_2=0.999",
+    "minibatch_group=4",
+    "minibatch_features=1",
     "batch_size=32",
     "augmentation_probability=1",
     "augmentation_target=0",
