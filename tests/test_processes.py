@@ -22,6 +22,7 @@ PATIENCE = 300  # seconds after which a process that should have ended is killed
 TINY = (
     "--image-size 32 --batch-size 8 --set width=4 --set generator_max_width=16"
     " --set discriminator_max_width=16 --set latent_dim=8 --set convention=keras --devices cpu"
+    " --set minibatch_group=4"  # as many images as each of two workers has
 ).split()
 PROGRESS = re.compile(r"(images|training|generating) +\d+% \[[#.]{20}\]  [\d,]+/[\d,]+( .*)?")
 
