@@ -62,7 +62,7 @@ FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target", "rate
 LARGEST = 2048  # pixels
 FEWEST_ADAPTED = 4  # images of a step: ADA's sign of a mean holds .01 with 1, .4 with 2, for .6
 FEWEST_FILMS_EVALUATED = 14  # real ones; a score needs halves in which each has 5 neighbours
-FEWEST_EVALUATED = 10  # images of each side; the neighbours of fewer say nothing
+FEWEST_EVALUATED = 10  # generated ones; the neighbours of fewer say nothing
 
 
 def wrong_values(recipe) -> list[str]:
