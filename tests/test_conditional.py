@@ -310,4 +310,4 @@ def test_generated_files_are_judged_by_the_classes_asked_for(run, tmp_path):
     for found, folder in ((one, out), (of_flat, flat)):
         labelled = [row["sha256"] for row in rows(folder) if row["label"] == "COVID"]
         assert found.hashes == tuple(labelled)
-    assert [text for text in whole.warnings if "left out" in text and "grid.png" in text]
+    assert [text for text in whole.about["notes"] if "left out 1 files: overview" in text]

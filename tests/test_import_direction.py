@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data.codecs": (set(), {"cv2"}),
     "data.images": ({"data.codecs", "data.dicom"}, {"cv2"}),
     "data.dicom": (set(), {"cv2", "pydicom"}),
-    "data.listing": ({"data.records"}, set()),
+    "data.listing": ({"data.generated", "data.records"}, set()),
     "data.patients": ({"data.listing"}, set()),
     "data.tables": ({"data.listing", "data.records"}, set()),
     "data.layouts": ({"data.listing", "data.patients", "data.records", "data.tables"}, set()),

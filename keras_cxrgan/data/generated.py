@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from .records import Record, content_hash
@@ -13,6 +14,11 @@ MANIFEST = "manifest.csv"
 GRID = "grid.png"
 COLUMNS = ["file", "index", "seed", "truncation", "sha256", "model"]
 """The columns of every such manifest; `label` follows where the generator knows classes."""
+
+
+def is_listing(columns: Sequence[str]) -> bool:
+    """Whether a table with these columns is a manifest that `cxrgan generate` wrote."""
+    return list(columns) in (COLUMNS, [*COLUMNS, "label"])
 
 
 def read_listing(source: str | Path) -> list[dict[str, str]]:
@@ -38,7 +44,7 @@ def read_listing(source: str | Path) -> list[dict[str, str]]:
         return []
     lines = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
     rows = csv.DictReader(lines)
-    if rows.fieldnames not in (COLUMNS, [*COLUMNS, "label"]):
+    if not is_listing(rows.fieldnames or ()):
         return []
     return [{**row, "file": within + row["file"]} for row in rows]
 
@@ -49,7 +55,7 @@ def check_replaceable(folder: Path) -> None:
     if path.is_file():
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header = next(csv.reader(file), [])
-        if header not in (COLUMNS, [*COLUMNS, "label"]):
+        if not is_listing(header):
             raise ValueError(
                 f"{path} is another table, such as a split, and would be lost: choose another --out"
             )

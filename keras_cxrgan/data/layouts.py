@@ -61,6 +61,8 @@ def read_layout(
     left_out = {reason: count for reason, count in reading.left_out.items() if count}
     if files.leftovers:
         left_out["macOS leftover (__MACOSX, ._*)"] = files.leftovers
+    if files.overviews:
+        left_out["overview of generated images (grid.png)"] = files.overviews
     if not reading.records:
         reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
         raise ValueError(f"{source}: the {layout} layout keeps no image ({reasons}) (--layout)")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from keras_cxrgan.data.generated import GRID, is_listing
 from keras_cxrgan.data.records import Record, find_records
 
 MAX_COLUMNS, MAX_TABLE = 200, 64 * 2**20
@@ -39,6 +40,7 @@ class Files:
     tables: tuple[Table, ...]
     unread: dict[str, str]
     leftovers: int
+    overviews: int
 
     def table(self, *columns: str) -> Table | None:
         """The table with these columns; of two versions the later by name."""
@@ -80,7 +82,11 @@ def list_files(source: Path) -> Files:
                 tables.append(parse_table(PurePosixPath(name), read_text(record)))
             except (OSError, ValueError, csv.Error) as error:
                 unread[base(name)] = str(error)
-    return Files(source, images, others, tuple(tables), unread, leftovers)
+    # The one image in a folder of generated ones that is none of them.
+    drawn = {str(table.path.parent / GRID) for table in tables if is_listing(table.columns)}
+    films = {name: record for name, record in images.items() if name not in drawn}
+    overviews = len(images) - len(films)
+    return Files(source, films, others, tuple(tables), unread, leftovers, overviews)
 
 
 def _zip_paths(source: Path) -> list[str]:

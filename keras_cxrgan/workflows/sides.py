@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_cxrgan import runs
 from keras_cxrgan.data import sources
-from keras_cxrgan.data.generated import GRID, read_listing
+from keras_cxrgan.data.generated import read_listing
 from keras_cxrgan.data.headers import read_header
 from keras_cxrgan.data.images import decode, encode_png
 from keras_cxrgan.data.phantom import phantoms
@@ -237,10 +237,10 @@ def _read(source: str, role: str, classes: Sequence[str] = (), layout="auto", al
 
 
 def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]]:
-    """Leave out what `cxrgan generate` did not list: the overview grid it may have drawn."""
+    """Leave out what `cxrgan generate` did not list: somebody put it there."""
     rows = read_listing(source)
-    if not rows:  # but maybe in its folders
-        return [record for record in records if not _is_grid(record)], []
+    if not rows:
+        return records, []
     names = {row["file"] for row in rows}
     kept = [record for record in records if _name_in(source, record) in names]
     others = sorted(
@@ -251,11 +251,6 @@ def _listed(source: str, records: list[Record]) -> tuple[list[Record], list[str]
     return kept, [
         f"left out of {source}, because manifest.csv does not list it: {', '.join(others)}"
     ]
-
-
-def _is_grid(record: Record) -> bool:
-    path = Path(record.path)
-    return not record.archive and path.name == GRID and bool(read_listing(path.parent))
 
 
 def _name_in(source: str, record: Record) -> str:

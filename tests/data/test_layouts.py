@@ -299,6 +299,16 @@ def test_a_plain_table_gives_patients_and_labels(tmp_path, make):
     assert noted(reading, "1 entries of metadata.csv") and noted(reading, "2 labels are not the")
 
 
+@pytest.mark.parametrize("make", [make_folder, make_zip])
+def test_the_overview_of_generated_images_is_no_film(tmp_path, make):
+    listing = "file,index,seed,truncation,sha256,model\n000000.png,0,0,,0,m\n"
+    made = {"A/000000.png": PNG, "A/grid.png": PNG, "A/manifest.csv": listing}
+    own = {"B/grid.png": PNG, "B/manifest.csv": "file,label\ngrid.png,B\n"}
+    reading = read_layout(make(tmp_path / "set", {**made, **own}))
+    assert rows(reading) == [("000000.png", "A", None), ("grid.png", "B", None)]
+    assert reading.left_out == {"overview of generated images (grid.png)": 1}
+
+
 def test_a_base_name_in_two_folders_is_not_guessed_from_a_table(tmp_path):
     files = {"A/1.png": PNG, "B/1.png": PNG, "C/2.png": PNG}
     files["t.csv"] = "file,patient\n1.png,p\n2.png,q\n"
