@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from keras_cxrgan.fields import spell
+from keras_cxrgan.stages import OWN
+
 CHOICES = {
     "fit": ("crop", "pad", "stretch"),
     "latent_distribution": ("normal", "uniform"),
@@ -59,10 +62,50 @@ NOT_NEGATIVE = (
     "seed",
 )
 FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target", "rate_decay")
+# Fields that act on nothing while another one is off (0, none, no items): field -> the other.
+SWITCHES = {
+    "clahe_tiles": "clahe_clip_limit",
+    "clahe_size": "clahe_clip_limit",
+    "normalize_base": "generator_normalization",
+    "discriminator_normalization_affine": "discriminator_normalization",
+    "minibatch_group": "minibatch_stddev",
+    "minibatch_features": "minibatch_stddev",
+    "growth_width": "grown_from",
+    "penalty_weight": "penalty",
+    "penalty_size": "penalty",
+    "penalty_interval": "penalty",
+    "augmentation_probability": "augmentations",
+    "augmentation_ramp": "augmentation_target",
+    "evaluate_count": "evaluate_interval",
+    "evaluate_features": "evaluate_interval",
+    "evaluate_metric": "evaluate_interval",
+}
+OFF = (0, "none", ())
 LARGEST = 2048  # pixels
 FEWEST_ADAPTED = 4  # images of a step: ADA's sign of a mean holds .01 with 1, .4 with 2, for .6
 FEWEST_FILMS_EVALUATED = 14  # real ones; a score needs halves in which each has 5 neighbours
 FEWEST_EVALUATED = 10  # generated ones; the neighbours of fewer say nothing
+
+
+def check_effect(recipe, named) -> None:
+    """Raise `ValueError` if a field that was named changes nothing in the recipe made of it.
+
+    Who names a switch with it, such as penalty=none, has said what is meant.
+    """
+    for stages, fields in OWN.items():
+        idle = [field for field in fields if field in named]
+        if idle and getattr(recipe, stages) and stages not in named:
+            raise ValueError(
+                f"{idle[0]} would change nothing: each stage has its own,"
+                f" {stages}={spell(getattr(recipe, stages))}; change that"
+            )
+    for field in named:
+        switch = SWITCHES.get(field)
+        if switch and switch not in named and getattr(recipe, switch) in OFF:
+            raise ValueError(
+                f"{field} would change nothing, for {switch} is {spell(getattr(recipe, switch))}:"
+                f" set {switch} too"
+            )
 
 
 def wrong_values(recipe) -> list[str]:

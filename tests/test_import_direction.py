@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "__main__": ({"cli"}, set()),
     "fields": (set(), set()),
     "stages": (set(), set()),
-    "rules": (set(), set()),
+    "rules": ({"fields", "stages"}, set()),
     "recipe": ({"fields", "rules", "stages"}, set()),
     "terminal": (set(), {"tensorflow", "keras"}),
     "data.anatomy": (set(), set()),

@@ -297,3 +297,32 @@ def test_a_field_that_each_stage_has_of_its_own_is_not_taken_in_silence():
     with pytest.raises(ValueError, match=r"epochs would change nothing: .* stage_epochs=5,4,3,2,1"):
         recipe.override(epochs=1)
     assert recipe.override(epochs=1, stage_epochs=()).epochs == 1
+
+
+@pytest.mark.parametrize(
+    "name, fields, said",
+    [
+        ("default", {"penalty_weight": 3}, "for penalty is none: set penalty too"),
+        ("default", {"minibatch_group": 8}, "for minibatch_stddev is false: set minibatch_stddev"),
+        ("default", {"clahe_tiles": 4}, "for clahe_clip_limit is 0.0: set clahe_clip_limit too"),
+        ("default", {"growth_width": "4"}, "for grown_from is 0: set grown_from too"),
+        ("default", {"augmentation_probability": 0.5}, r"for augmentations is \(\): set"),
+        ("default", {"evaluate_metric": "recall"}, "for evaluate_interval is 0: set"),
+        (
+            "small_data",
+            {"discriminator_normalization_affine": False},
+            "for discriminator_normalization is none: set",
+        ),
+    ],
+)
+def test_a_field_that_would_change_nothing_is_not_taken_in_silence(name, fields, said):
+    with pytest.raises(ValueError, match="would change nothing, " + said):
+        RECIPES[name].override(**fields)
+
+
+def test_fields_named_with_what_puts_them_into_effect_are_taken():
+    recipe = RECIPES["default"].override(penalty="r1", penalty_weight=3)
+    assert recipe.override(penalty_weight=5).penalty_weight == 5
+    # An ablation's "no penalty" keeps the weight, and a stored recipe names every field.
+    without = recipe.override(penalty="none")
+    assert Recipe.from_json(without.to_json()) == without

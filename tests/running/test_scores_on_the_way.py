@@ -212,7 +212,7 @@ def test_a_run_may_go_on_with_other_watching_and_says_so(evaluated, folder, tmp_
     (run / "backup" / "000000000064.npz").unlink()
     # None in place of a module makes its import fail: a run that scores nothing must not try.
     monkeypatch.setitem(sys.modules, "keras_cxrgan.workflows.evaluating", None)
-    other = TINY.override(sample_interval=64, evaluate_metric="recall")
+    other = TINY.override(sample_interval=64, evaluate_interval=0, evaluate_metric="recall")
     result = workflows.train(other, run, data=str(folder))
     assert (result.state, result.resumed_from) == ("finished", 32)
     assert Recipe.load(str(run / "recipe.json")) == other
