@@ -79,11 +79,15 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(child):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"width": 2}, "has networks of width 4 and not 2 .*: pass --set width=4$"),
+        ({"width": 2}, "has networks of width 4 and not 2: pass --set width=4 "),
         (
             {"image_size": 64, "discriminator_dropout": "0.3,0,0,0"},
             "has networks of image_size 32 and not 64, .*: pass --set image_size=32",
         ),
+        # Whose weights would fit all the same.
+        ({"residual": True}, "of residual False and not True: pass --set residual=false$"),
+        ({"generator_activation": "leaky_relu"}, "pass --set generator_activation=relu$"),
+        ({"latent_distribution": "uniform"}, "pass --set latent_distribution=normal$"),
     ],
 )
 def test_other_networks_are_refused_and_nothing_is_written(parent, tmp_path, fields, message):
@@ -143,3 +147,15 @@ def test_what_comes_in_blends_with_the_size_that_the_other_run_learnt(tmp_path):
     long = larger.override(previous_size=32, fade_in=17)
     with pytest.raises(ValueError, match="ends after 16 images, before .*: pass --set fade_in=8"):
         workflows.train(long, tmp_path / "large", data=films, start_from=tmp_path / "small")
+
+
+def test_no_layer_begins_in_silence_without_what_the_earlier_run_has_learnt(tmp_path):
+    films = write_films(tmp_path / "films", 0)
+    plain = TINY.override(
+        generator_normalization="none", normalize_base=False, discriminator_normalization="none"
+    )
+    workflows.train(plain, tmp_path / "plain", data=films)
+    for name in ("generator_normalization", "discriminator_normalization"):
+        with pytest.raises(ValueError, match=f"none and not batch: pass --set {name}=none$"):
+            recipe = plain.override(**{name: "batch"})
+            workflows.train(recipe, tmp_path / "run", data=films, start_from=tmp_path / "plain")

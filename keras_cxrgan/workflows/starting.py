@@ -15,6 +15,18 @@ from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.training import state
 from keras_cxrgan.workflows.assembly import build_networks
 
+# What weights do not tell: networks that differ in these may have the same layers, or one of them
+# a few more, and would take over the others' weights to make other images of them.
+SAME = (
+    "latent_distribution",
+    "generator_activation",
+    "generator_normalization",
+    "normalize_base",
+    "discriminator_normalization",
+    "discriminator_normalization_affine",
+    "residual",
+)
+
 
 def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...]) -> list[str]:
     """Give the networks what those of another run have learnt; optimizers start afresh.
@@ -38,6 +50,9 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
             f"{earlier} has images of {ours.image_size} pixels as this run has, whose last block has"
             " learnt already and has nothing to come in after: pass --set fade_in=0"
         )
+    other = _differences(recipe, ours)
+    if not other.keys().isdisjoint(SAME):
+        raise ValueError(_other_networks(earlier, other))
     total = ours.total_images(len(images))
     if ours.fade_in > total:
         raise ValueError(
@@ -83,15 +98,9 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
         transfer(generator, gan.generator, start=start, batches=latents, classes=places)
         transfer(discriminator, gan.discriminator, start=start, batches=films, classes=places)
     except ValueError as error:
-        sections = meanings(Recipe).items()
-        networks = ["channels", *(n for head, of in sections for n in of if "models/" in head)]
-        networks += [] if ours.grown_from else ["image_size"]  # those that grow are of several
-        changed = {k: v for k, v in recipe.difference(ours).items() if k in networks}
-        if not changed:
+        if not other:
             raise
-        told = ", ".join(f"{name} {then} and not {now}" for name, (then, now) in changed.items())
-        fields = " ".join(f"--set {name}={spell(then)}" for name, (then, _) in changed.items())
-        raise ValueError(f"{earlier} has networks of {told} ({error}): pass {fields}") from None
+        raise ValueError(f"{_other_networks(earlier, other)} ({error})") from None
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
     if not new:
@@ -99,3 +108,17 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
     return [
         f"{earlier} knows no class {', '.join(new)}: what is of these classes alone begins anew"
     ]
+
+
+def _differences(recipe: Recipe, ours: Recipe) -> dict[str, tuple]:
+    """Return `{field: (then, now)}` of the networks, where two recipes differ."""
+    networks = {name for head, of in meanings(Recipe).items() if "models/" in head for name in of}
+    # Networks that grow are of several sizes.
+    networks |= {"channels"} if ours.grown_from else {"channels", "image_size"}
+    return {name: way for name, way in recipe.difference(ours).items() if name in networks}
+
+
+def _other_networks(earlier: Path, other: dict[str, tuple]) -> str:
+    told = ", ".join(f"{name} {then} and not {now}" for name, (then, now) in other.items())
+    fields = " ".join(f"--set {name}={spell(then)}" for name, (then, _) in other.items())
+    return f"{earlier} has networks of {told}: pass {fields}"
