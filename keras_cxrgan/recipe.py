@@ -17,9 +17,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_cxrgan.fields import SPELLED, has_type, parse
-from keras_cxrgan.rules import check_effect, wrong_objective, wrong_sizes, wrong_values
-from keras_cxrgan.stages import by_stage, wrong_growth
+from keras_cxrgan.fields import SPELLED, has_type, parse, spell
+from keras_cxrgan.rules import wrong_objective, wrong_sizes, wrong_values
+from keras_cxrgan.stages import OWN, by_stage, wrong_growth
 
 # What is looked at, and when: it does not decide what is learnt, so a run may go on with others.
 WATCHING = (
@@ -146,8 +146,7 @@ class Recipe:
     def override(self, /, **fields) -> Recipe:
         """Return a checked copy with some fields changed; text is parsed to the field's type.
 
-        Raises `ValueError` for an unknown field (naming the nearest), a wrong value, or a field
-        that would change nothing.
+        Raises `ValueError` for an unknown field (naming the nearest), or a wrong value.
         """
         known = {field.name: field for field in dataclasses.fields(self)}
         parsed = {}
@@ -163,9 +162,15 @@ class Recipe:
         if "epochs" in parsed:
             # Who names epochs means them, also of a recipe that counts images.
             parsed.setdefault("training_images", 0)
-        changed = dataclasses.replace(self, **parsed).check()
-        check_effect(changed, parsed)
-        return changed
+        changed = dataclasses.replace(self, **parsed)
+        for stages, fields in OWN.items():
+            idle = [field for field in fields if field in parsed]
+            if idle and getattr(changed, stages) and stages not in parsed:
+                raise ValueError(
+                    f"{idle[0]} would change nothing: each stage has its own,"
+                    f" {stages}={spell(getattr(changed, stages))}; change that"
+                )
+        return changed.check()
 
     def total_images(self, films: int) -> int:
         """Return how many images a training on so many films sees."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 from keras_cxrgan.fields import spell
-from keras_cxrgan.stages import OWN
 
 CHOICES = {
     "fit": ("crop", "pad", "stretch"),
@@ -87,24 +87,19 @@ FEWEST_FILMS_EVALUATED = 14  # real ones; a score needs halves in which each has
 FEWEST_EVALUATED = 10  # generated ones; the neighbours of fewer say nothing
 
 
-def check_effect(recipe, named) -> None:
-    """Raise `ValueError` if a field that was named changes nothing in the recipe made of it.
+def check_effect(recipes: Sequence, named: Collection[str]) -> None:
+    """Raise `ValueError` for a field that was named and changes nothing in any of the recipes.
 
-    Who names a switch with it, such as penalty=none, has said what is meant.
+    Who names its switch too, such as penalty=none, has said what is meant.
     """
-    for stages, fields in OWN.items():
-        idle = [field for field in fields if field in named]
-        if idle and getattr(recipe, stages) and stages not in named:
-            raise ValueError(
-                f"{idle[0]} would change nothing: each stage has its own,"
-                f" {stages}={spell(getattr(recipe, stages))}; change that"
-            )
     for field in named:
         switch = SWITCHES.get(field)
-        if switch and switch not in named and getattr(recipe, switch) in OFF:
+        if switch in named or not switch:
+            continue
+        values = [getattr(recipe, switch) for recipe in recipes]
+        if values and all(value in OFF for value in values):
             raise ValueError(
-                f"{field} would change nothing, for {switch} is {spell(getattr(recipe, switch))}:"
-                f" set {switch} too"
+                f"{field} would change nothing, for {switch} is {spell(values[0])}: set {switch} too"
             )
 
 

@@ -80,6 +80,13 @@ def test_a_curve_looks_alike_in_rows_that_name_how_to_look(films, tmp_path):
     assert {made.recipe(row).sample_interval for row in ("base", "x")} == {40}
 
 
+def test_what_has_an_effect_in_one_row_may_be_set_for_all(films, tmp_path):
+    made = plan(films, tmp_path, "R1: penalty=r1", fields={"penalty_weight": 3})
+    assert made.recipe("R1").penalty_weight == 3
+    # --curve is what evaluates.
+    plan(films, tmp_path, NO_EMA, fields={"evaluate_count": 20}, curve=5)
+
+
 def test_images_seen_are_whole_passes_and_the_same_for_all(films, tmp_path):
     made = plan(films, tmp_path, images=207)
     assert (made.images, made.recipe("base").epochs) == (200, 10)
@@ -125,6 +132,13 @@ def test_without_data_phantom_films_are_planned_and_not_yet_written(tmp_path):
         (["clear: clahe_clip_limit=2"], {}, "clahe_clip_limit changes the films"),
         (["same: width=4"], {}, "--change 'same' changes nothing"),
         (["watch: evaluate_count=20"], {}, "--change 'watch' changes nothing"),
+        (
+            ["idle: width=8 penalty_weight=3"],
+            {},
+            "--change 'idle': penalty_weight would change nothing",
+        ),
+        ([NO_EMA], {"fields": {"penalty_weight": 3}}, "penalty_weight would change nothing"),
+        ([NO_EMA], {"fields": {"evaluate_count": 20}}, "evaluate_count would change nothing"),
         ([NO_EMA, "No ema: width=8"], {}, "needs a label of letters that no other row has"),
         (["base: width=8"], {}, "no other row has"),
         ([NO_EMA], {"epochs": 3}, "--images and --epochs say the same thing"),

@@ -179,6 +179,7 @@ def test_a_dry_run_is_a_recipe_file_for_the_next_run(in_tmp):
         (["--evaluate-every", "-5"], ["evaluate_interval must not be negative, got -5"]),
         (["--evaluate-metric", "fid"], ["'fid' is not one of", "kid"]),
         (["--set", "evaluate_count=9"], ["evaluate_count must be 0 or at least 10, got 9"]),
+        (["--set", "penalty_weight=1"], ["penalty_weight would change nothing", "set penalty too"]),
         (["--fit", "squash"], ["'squash' is not one of", "crop"]),
         (["--on-bad-file", "ignore"], ["'ignore' is not one of", "skip"]),
         (["--memory-budget", "-1"], ["-1", "--memory-budget"]),

@@ -5,6 +5,7 @@ import pytest
 
 from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.recipe import RECIPES, Recipe, recipe_for
+from keras_cxrgan.rules import check_effect
 from keras_cxrgan.stages import by_stage
 
 
@@ -316,13 +317,15 @@ def test_a_field_that_each_stage_has_of_its_own_is_not_taken_in_silence():
     ],
 )
 def test_a_field_that_would_change_nothing_is_not_taken_in_silence(name, fields, said):
+    recipe = RECIPES[name].override(**fields)
     with pytest.raises(ValueError, match="would change nothing, " + said):
-        RECIPES[name].override(**fields)
+        check_effect([recipe], fields)
 
 
-def test_fields_named_with_what_puts_them_into_effect_are_taken():
-    recipe = RECIPES["default"].override(penalty="r1", penalty_weight=3)
-    assert recipe.override(penalty_weight=5).penalty_weight == 5
-    # An ablation's "no penalty" keeps the weight, and a stored recipe names every field.
-    without = recipe.override(penalty="none")
-    assert Recipe.from_json(without.to_json()) == without
+def test_fields_that_have_an_effect_somewhere_are_taken():
+    penalized = RECIPES["default"].override(penalty="r1")
+    without = RECIPES["default"]
+    check_effect([penalized], {"penalty_weight": 3, "width": 8})
+    check_effect([without, penalized], {"penalty_weight": 3})
+    # Who names the switch too says what is meant, as a stored recipe does.
+    check_effect([without], {"penalty": "none", "penalty_weight": 3})

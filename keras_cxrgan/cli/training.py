@@ -24,6 +24,7 @@ from keras_cxrgan.cli.base import (
 )
 from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.rules import check_effect
 from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, table
 
 
@@ -123,6 +124,7 @@ def train(
     if {"epochs", "training_images"} <= {*fields}:
         raise click.UsageError("epochs and training_images say the same thing: give one of them")
     recipe = Recipe.load(recipe_name).override(**fields)
+    check_effect([recipe], fields)
     out = out or str(Path("runs") / f"{Path(recipe_name).stem}-{_data_name(data, classes, split)}")
     if dry_run:
         click.echo(recipe.to_json(), nl=False)
@@ -226,7 +228,9 @@ def benchmark(recipe_name, settings, steps, processes, as_json):
     """Measure images/s and memory of a recipe's training step."""
     from keras_cxrgan.benchmark import benchmark as run_benchmark
 
-    recipe = Recipe.load(recipe_name).override(**read_settings(settings, {}))
+    fields = read_settings(settings, {})
+    recipe = Recipe.load(recipe_name).override(**fields)
+    check_effect([recipe], fields)
     with Progress() as progress:
         results = run_benchmark(recipe, steps=steps, processes=processes, report=progress)
     if as_json:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from keras_cxrgan import runs
 from keras_cxrgan.recipe import Recipe
+from keras_cxrgan.rules import check_effect
 from keras_cxrgan.workflows import contrasting, reproducing
 from keras_cxrgan.workflows.choosing import FEWEST_SCORED
 from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, check_fields
@@ -168,7 +169,7 @@ def plan_ablation(
         rows[label] = changed
     if unknown := [label for label in only if label not in rows]:
         raise ValueError(f"--only {unknown[0]!r} is no row; the rows are {', '.join(rows)}")
-    return Ablation(
+    plan = Ablation(
         setting=setting,
         rows=rows,
         films=films,
@@ -177,6 +178,8 @@ def plan_ablation(
         scored=min(films, held_out_films or films),
         curve=curve,
     )
+    check_effect([plan.recipe(row) for row in rows], fields)
+    return plan
 
 
 def _check_change(label: str, changed: Mapping[str, str], setting: Setting) -> None:
@@ -193,10 +196,11 @@ def _check_change(label: str, changed: Mapping[str, str], setting: Setting) -> N
             )
     try:
         recipe = setting.recipe(**changed)
+        if recipe.difference(setting.recipe()):
+            return check_effect([recipe], changed)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-    if not recipe.difference(setting.recipe()):
-        raise ValueError(f"{place} changes nothing of what the base learns")
+    raise ValueError(f"{place} changes nothing of what the base learns")
 
 
 def _count(data: str | None, held_out: str | None, classes: tuple[str, ...]) -> tuple[int, int]:

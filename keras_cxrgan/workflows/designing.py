@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_cxrgan.data.records import content_hash, fingerprint
 from keras_cxrgan.recipe import Recipe, recipe_for
+from keras_cxrgan.rules import check_effect
 from keras_cxrgan.study.comparison import lone_class
 from keras_cxrgan.study.protocols import PROTOCOLS, Protocol
 from keras_cxrgan.workflows.classifying import CLASSIFIERS, classifier_of
@@ -260,6 +261,7 @@ def plan_study(
         raise ValueError(f"{recipe} grows in stages; a study takes recipes of one size")
     films, parts = read_films(manifest, classes, folds, report)
     made = (given or recipe_for(len(films.records))).override(**dict(fields or {}))
+    check_effect([made], fields or {})
     generators = dict(generators or {})
     if generators and set(generators) != set(films.classes):
         raise ValueError(
