@@ -124,6 +124,23 @@ def describe_start(run: Path, start_from: Path | None) -> dict:
     return _started_from(start_from)
 
 
+def told_before(run: Path, description: dict) -> dict:
+    """Return, for `data.json`, what a run that goes on has said of its films and still holds.
+
+    The same films may come from another source now, which does not know that they are of a test
+    split, or which files they were made from.
+    """
+    if not ((run / "data.json").is_file() and state.saved_states(run / "backup")):
+        return {}
+    about = read_json(run / "data.json")
+    inherited = about.get("inherited_leaks", ())
+    earlier = [leak for leak in about.get("leaks", ()) if leak not in inherited]
+    return {
+        "leaks": list(dict.fromkeys([*earlier, *description["leaks"]])),
+        "originals": sorted({*about.get("originals", ()), *description["originals"]}),
+    }
+
+
 BEGAN = "began with a run "  # before each leak of a run that another began with
 
 

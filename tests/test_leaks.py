@@ -97,6 +97,17 @@ def test_a_run_that_began_with_a_leaky_one_says_so(manifest, leaky, tmp_path):
     ]
 
 
+def test_a_run_that_goes_on_from_another_source_still_says_what_leaked(manifest, tmp_path):
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    workflows.train(TINY, run, data=f"{manifest}:train,test", allow_leak=True)
+    # The same films, in a folder that does not know which of them are to test on.
+    shutil.copytree(manifest.parent, plain, ignore=shutil.ignore_patterns("*.csv"))
+    workflows.train(TINY.override(epochs=2), run, data=str(plain), extend=True)
+    said = ["trained on 20 films of the split test"]
+    assert json.loads((run / "data.json").read_text())["leaks"] == said
+    assert workflows.generate(run, tmp_path / "images", 1)["leaks"] == said
+
+
 def test_a_run_on_copies_of_the_held_out_films_has_seen_them(manifest, tmp_path):
     copies = tmp_path / "copies"
     workflows.augment_films(f"{manifest}:test", copies, 4, keep_originals=False, allow_leak=True)

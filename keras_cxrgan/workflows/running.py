@@ -154,6 +154,7 @@ def train(
         )
         runs.check_same_data(run, description)
         description |= runs.describe_start(run, start_from)
+        description |= runs.told_before(run, description)
         description["leaks"] = runs.all_leaks(description)
         try:
             gan = build_gan(recipe, strategy, class_counts=tuple(class_counts.values()))
@@ -210,7 +211,8 @@ def _fit(
     total = recipe.total_images(len(images))
     per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
     # Whole rounds of a lazy penalty, or the mean loss would rise and fall with how many it holds.
-    due = 1 if recipe.penalty == "none" else -(-recipe.penalty_interval // recipe.critic_steps)
+    updates = math.lcm(recipe.penalty_interval, recipe.critic_steps)
+    due = 1 if recipe.penalty == "none" else updates // recipe.critic_steps
     rounds = max(1, min(STEPS_PER_TICK // due, round(len(images) / per_step / due)))
     steps_per_tick = rounds * due
     steps = math.ceil(max(0, total - resumed_from) / per_step)
@@ -218,6 +220,9 @@ def _fit(
     ticks = (first > 0) + math.ceil((steps - first) / steps_per_tick)
     earlier = callbacks.read_log(run / "log.jsonl")
     earlier = [record for record in earlier if record["images_seen"] <= resumed_from]
+    for name, tracker in gan.trackers.items() if earlier else ():
+        # The first tick may end before a lazy penalty is due.
+        tracker.former.assign(earlier[-1].get(name, 0.0))
     clock = callbacks.Clock(
         total,
         len(images),

@@ -356,3 +356,13 @@ def test_every_line_of_the_log_has_a_lazy_penalty(folder, tmp_path):
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert len(log) > 2
     assert all(line["penalty_gradient_norm"] > 0 for line in log)
+
+
+def test_a_run_that_goes_on_between_two_lazy_penalties_logs_the_last_one(folder, tmp_path):
+    lazy = {"penalty": "r1", "penalty_interval": 8, "discriminator_normalization": "none"}
+    for epochs in (1, 2):  # of four steps: the second has no penalty
+        recipe = TINY.override(epochs=epochs, **lazy)
+        workflows.train(recipe, tmp_path / "run", data=str(folder), extend=True)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    norms = [line["penalty_gradient_norm"] for line in log]
+    assert len(norms) == 2 and norms[0] == norms[1] > 0
