@@ -28,7 +28,7 @@ def measure(recipe_json: str, steps: int) -> dict:
 
     recipe = Recipe.from_json(recipe_json)
     runtime.start(precision=recipe.precision)
-    per_step = recipe.batch_size * recipe.critic_steps
+    per_step = recipe.batch_size // recipe.accumulation * recipe.critic_steps
     shape = (max(500, per_step), recipe.image_size, recipe.image_size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     # Classes cost the same whatever they are of.

@@ -75,15 +75,17 @@ def list_files(source: Path) -> Files:
             leftovers += suffix in (".png", ".jpg", ".jpeg")
         elif suffix in (".csv", ".tsv", ".txt", ".xlsx", ".json"):
             others[name] = Record(path, archive=archive)
-    tables, unread = [], {}
+    tables, unread, drawn = [], {}, set()
     for name, record in others.items():
         if name.lower().endswith((".csv", ".tsv")):
             try:
-                tables.append(parse_table(PurePosixPath(name), read_text(record)))
+                text = read_text(record)
+                if is_listing(text.partition("\n")[0].strip().split(",")):
+                    # The one image in a folder of generated ones that is none of them.
+                    drawn.add(str(PurePosixPath(name).parent / GRID))
+                tables.append(parse_table(PurePosixPath(name), text))
             except (OSError, ValueError, csv.Error) as error:
                 unread[base(name)] = str(error)
-    # The one image in a folder of generated ones that is none of them.
-    drawn = {str(table.path.parent / GRID) for table in tables if is_listing(table.columns)}
     films = {name: record for name, record in images.items() if name not in drawn}
     overviews = len(images) - len(films)
     return Files(source, films, others, tuple(tables), unread, leftovers, overviews)

@@ -25,7 +25,7 @@ class GAN(keras.Model):
     Random numbers are a pure function of (seed, step, purpose), drawn for the global batch and
     sliced by replica. So a run continues exactly from its step counter, replicas never share
     noise, and their number does not change what is learnt: but for dropout, which draws alike on
-    all, and the standard deviation of a minibatch, whose groups of 4 end at a replica's last.
+    all, and the standard deviation of a minibatch, whose groups end at a replica's last image.
 
     Args:
         generator: functional model, latents (N, latent_dim) -> images (N, H, W, C) in [-1, 1].

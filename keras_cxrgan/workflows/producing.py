@@ -56,8 +56,8 @@ def generate(
 ) -> dict:
     """Write generated PNG files and `manifest.csv` into a folder; return a summary.
 
-    Image i depends on the model, the seed, i and its class alone. Memory does not grow with the
-    number of images. The manifest of a conditional generator's has a column `label`.
+    Image i depends on the model, seed, truncation, i and its class alone. Memory does not grow
+    with the number of images. The manifest of a conditional generator's has a column `label`.
 
     Args:
         source: a run directory (its newest state) or an export directory.
@@ -124,7 +124,7 @@ def generate(
             (out / folder).mkdir(exist_ok=True)
             for index, (image, label) in enumerate(zip(images, labels), first):
                 name = name_of(folder, index)
-                data = encode_png(image, _text(card, seed, index, label, leaks))
+                data = encode_png(image, _text(card, seed, index, truncation, label, leaks))
                 begun[folder] = index + 1
                 (out / name).write_bytes(data)
                 limit = "" if truncation is None else truncation
@@ -196,14 +196,13 @@ def _blocks(generator, card, parts, seed, truncation, batch_size):
             yield part, first, images, labels
 
 
-def _text(card: dict, seed: int, index: int, label: str | None, leaks: list[str]) -> dict[str, str]:
+def _text(card: dict, seed, index, truncation, label, leaks: list[str]) -> dict[str, str]:
+    about = {"Class": label, "Seed": seed, "Index": index, "Truncation": truncation}
     return {
         "Software": f"keras_cxrgan {keras_cxrgan.__version__}",
         "Comment": "Synthetic chest X-ray made by a generative model; not a patient.",
         "Model": card["model"],
-        **({} if label is None else {"Class": label}),
-        "Seed": str(seed),
-        "Index": str(index),
+        **{key: str(value) for key, value in about.items() if value is not None},
         **({"Warning": f"Leak allowed: {'; '.join(leaks)}"} if leaks else {}),
     }
 

@@ -18,6 +18,8 @@ from keras_cxrgan.workflows.assembly import build_networks
 # What weights do not tell: networks that differ in these may have the same layers, or one of them
 # a few more, and would take over the others' weights to make other images of them.
 SAME = (
+    "image_size",
+    "upsampling",
     "latent_distribution",
     "generator_activation",
     "generator_normalization",
@@ -51,8 +53,8 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
             " learnt already and has nothing to come in after: pass --set fade_in=0"
         )
     other = _differences(recipe, ours)
-    if not other.keys().isdisjoint(SAME):
-        raise ValueError(_other_networks(earlier, other))
+    if unlike := {name: way for name, way in other.items() if name in SAME}:
+        raise ValueError(_other_networks(earlier, unlike))
     total = ours.total_images(len(images))
     if ours.fade_in > total:
         raise ValueError(

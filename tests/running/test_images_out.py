@@ -63,6 +63,10 @@ def test_image_says_that_it_is_synthetic_and_where_it_comes_from(finished, tmp_p
     text = read_png_text((tmp_path / "out" / "000001.png").read_bytes())
     assert "Synthetic" in text["Comment"] and "not a patient" in text["Comment"]
     assert (text["Seed"], text["Index"], text["Model"]) == ("3", "1", result["model"])
+    assert "Truncation" not in text
+    workflows.generate(finished[0], tmp_path / "near", 1, truncation=0.7)
+    text = read_png_text((tmp_path / "near" / "000000.png").read_bytes())
+    assert text["Truncation"] == "0.7"
 
 
 def test_grid_shows_the_first_images(finished, tmp_path):
