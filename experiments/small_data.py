@@ -4,7 +4,8 @@
     python -m experiments.small_data --tried --data films/ --class NORMAL --images 45000
 
 It is `cxrgan ablate --recipe small_data` with the changes below, and takes its options. `--tried`
-is the same around the recipe's first state, from which it was chosen.
+is the same around the recipe's first state, from which it was chosen. A change that `--set` makes to
+all rows is left out.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def main(arguments=None):
     if "--tried" in given:
         given.remove("--tried")
         changes, fields = TRIED, BEFORE
-    rows = [part for change in changes for part in ("--change", change)]
+    # A change that --set makes to all rows is no row of its own.
+    said = {setting for option, setting in zip(given, given[1:]) if option == "--set"}
+    left = [change for change in changes if not said.issuperset(change.partition(": ")[2].split())]
+    rows = [part for change in left for part in ("--change", change)]
     base = [part for field in fields for part in ("--set", field)]
     cxrgan.main(["ablate", "--recipe", "small_data", *base, *rows, *given], "cxrgan")
 
