@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from keras_cxrgan import __version__, recipe, workflows
 from keras_cxrgan.cli import main
+from keras_cxrgan.cli.base import short_name
 from keras_cxrgan.data.images import write_png
 from keras_cxrgan.recipe import RECIPES, Recipe
 
@@ -140,6 +141,14 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(in_tmp):
         "normalize_base": (False, True),
     }
     assert list(in_tmp.iterdir()) == []
+
+
+def test_results_of_two_versions_of_a_folder_have_two_names(in_tmp):
+    for folder in ("films.v1", "films.v2"):
+        (in_tmp / folder).mkdir()
+    names = [short_name(name) for name in ("films.v1", "films.v2", "sub/films.zip")]
+    assert names == ["films.v1", "films.v2", "films"]
+    assert short_name("cxr.csv:train") == "cxr" and short_name("tfds:cxr_nih") == "tfds-cxr_nih"
 
 
 def test_a_dry_run_is_a_recipe_file_for_the_next_run(in_tmp):

@@ -14,6 +14,7 @@ from keras_cxrgan.cli.base import (
     read_settings,
     recipe_name_option,
     set_option,
+    short_name,
     verbose_option,
 )
 from keras_cxrgan.terminal import (
@@ -109,7 +110,7 @@ def ablate_command(
     with quiet_tensorflow(verbose):
         from keras_cxrgan.workflows import ablating, reproducing
     if out is None:
-        name = "phantom" if data is None else Path(data).resolve().stem.replace(":", "-")
+        name = "phantom" if data is None else short_name(data)
         out = Path("runs") / "-".join(["ablation", Path(recipe_name).stem, name, *classes])
     with Progress() as progress:
         plan = ablating.plan_ablation(

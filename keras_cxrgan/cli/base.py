@@ -14,6 +14,16 @@ from keras_cxrgan.rules import CHOICES
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
+def short_name(source: str) -> str:
+    """Return what results of films or images are called: a folder's name, a file's without ending.
+
+    >>> short_name("films.zip"), short_name("tfds:pneumonia_mnist")
+    ('films', 'tfds-pneumonia_mnist')
+    """
+    path = Path(source).resolve()
+    return (path.name if path.is_dir() else path.stem).replace(":", "-")
+
+
 class Command(click.Command):
     """A command whose `ValueError`s are messages to the user, not tracebacks."""
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from keras_cxrgan.cli.base import json_option, layout_option, main, overwrite_option, verbose_option
+from keras_cxrgan.cli.base import (
+    json_option,
+    layout_option,
+    main,
+    overwrite_option,
+    short_name,
+    verbose_option,
+)
 from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
 
 
@@ -30,14 +37,15 @@ def inspect_command(data, classes, layout, out, workers, strict, overwrite, as_j
     """Look at the films before training: counts, copies, suspects, shortcuts.
 
     DATA is a folder or zip of films, a public set as downloaded, a manifest or other CSV,
-    tfds:NAME, or a run, for the films it was trained on. Every file is read once. Problems are unreadable files, duplicates across classes or splits, patients in
-    several splits, and a class that can be told without looking at the film.
+    tfds:NAME, or a run, for the films it was trained on. Every file is read once. Problems are
+    unreadable files, duplicates across classes or splits, patients in several splits, and a class
+    that can be told without looking at the film.
 
     \b
     cxrgan inspect chest_xray/
     cxrgan inspect films.zip --class NORMAL --strict
     """
-    out = out or str(Path("inspections") / "-".join([Path(data).resolve().stem, *classes]))
+    out = out or str(Path("inspections") / "-".join([short_name(data), *classes]))
     # Only sets of tensorflow-datasets are read by TensorFlow.
     with quiet_tensorflow(verbose, needed=data.startswith("tfds:")):
         from keras_cxrgan.workflows import inspecting

@@ -14,6 +14,7 @@ from keras_cxrgan.cli.base import (
     main,
     on_bad_file_option,
     overwrite_option,
+    short_name,
     verbose_option,
 )
 from keras_cxrgan.terminal import Progress, grid, paragraphs, quiet_tensorflow, table
@@ -334,10 +335,7 @@ def _read_weights(texts, names) -> dict[str, str]:
 
 
 def _default_out(folder, real, classes, fakes) -> str:
-    def stem(path):
-        return Path(path).resolve().stem
-
-    return str(Path(folder) / "-".join([stem(real), *classes, *map(stem, fakes)]))
+    return str(Path(folder) / "-".join([short_name(real), *classes, *map(short_name, fakes)]))
 
 
 def _say(texts, title) -> None:

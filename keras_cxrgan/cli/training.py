@@ -20,6 +20,7 @@ from keras_cxrgan.cli.base import (
     recipe_name_option,
     recipe_option,
     set_option,
+    short_name,
     verbose_option,
 )
 from keras_cxrgan.fields import meanings, spell
@@ -165,7 +166,7 @@ def train(
 
 
 def _data_name(data, classes, split) -> str:
-    name = "phantom" if data is None else Path(data).resolve().stem.replace(":", "-")
+    name = "phantom" if data is None else short_name(data)
     return "-".join([name, *([split] if split else []), *classes])
 
 
