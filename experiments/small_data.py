@@ -30,6 +30,7 @@ CHANGES = (
     "long memory: beta_2=0.999",
     "mean gradients: beta_1=0.5",
     "one stddev of four: minibatch_group=4 minibatch_features=1",
+    "ADA by each batch: augmentation_memory=1",
 )
 
 BEFORE = (
@@ -48,6 +49,7 @@ BEFORE = (
     "augmentation_probability=1",
     "augmentation_target=0",
     "augmentation_ramp=500000",
+    "augmentation_memory=1",
     "ema_half_life=2000",
     "rate_decay=0",
 )

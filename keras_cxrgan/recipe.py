@@ -102,6 +102,7 @@ class Recipe:
     augmentation_probability: float = 1.0  # of each to change what the discriminator sees, at first
     augmentation_target: float = 0.0  # ADA: share of real judged real, less fake, to hold; 0 = off
     augmentation_ramp: int = 500_000  # ADA: images in which it could go from 0 to 1; 0.8 is its end
+    augmentation_memory: int = 1  # ADA: images over which the share is averaged; a batch at least
     consistency_weight: float = 0.0  # augmentations then only ask for equal answers, weighed so
 
     # Optimization
@@ -249,7 +250,8 @@ RECIPES: dict[str, Recipe] = {
         # by heart (Zhao et al. 2020). Exposure stays as it is: with brightness and contrast drawn
         # at random the discriminator no longer sees how films differ in them, and the generator
         # makes one exposure only. How often is adapted (Karras et al. 2020), from never: early on
-        # the networks learn faster without. Batch normalization blinds a discriminator to how dark
+        # the networks learn faster without; by the mean of 256 images, for one batch's are judged
+        # alike where it is shown its own variety. Batch normalization blinds a discriminator to how dark
         # a batch is, and corners come out black; without it, it needs weights that keep the size of
         # what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it (by pixels: a weight
         # good at 64x64 is four times too light at 128x128), at five times the tutorial's learning
@@ -272,6 +274,7 @@ RECIPES: dict[str, Recipe] = {
             augmentation_probability=0.0,
             augmentation_target=0.6,
             augmentation_ramp=50_000,
+            augmentation_memory=256,
             residual=True,
             minibatch_stddev=True,
             minibatch_group=16,

@@ -37,6 +37,7 @@ POSITIVE = (
     "penalty_interval",
     "critic_steps",
     "augmentation_ramp",
+    "augmentation_memory",
     "generator_learning_rate",
     "discriminator_learning_rate",
     "adam_epsilon",
@@ -76,6 +77,7 @@ SWITCHES = {
     "penalty_interval": "penalty",
     "augmentation_probability": "augmentations",
     "augmentation_ramp": "augmentation_target",
+    "augmentation_memory": "augmentation_target",
     "evaluate_count": "evaluate_interval",
     "evaluate_features": "evaluate_interval",
     "evaluate_metric": "evaluate_interval",
@@ -217,11 +219,11 @@ def _wrong_parts(recipe, images: int) -> list[str]:
             "minibatch_stddev compares the images of a step, which has 1: use a larger batch_size,"
             " a smaller accumulation, or minibatch_stddev=false"
         )
-    if recipe.augmentation_target and images < FEWEST_ADAPTED:
+    if recipe.augmentation_target and max(images, recipe.augmentation_memory) < FEWEST_ADAPTED:
         wrong.append(
             f"augmentation_target follows the scores of a step, whose {images} images are too few"
-            f" (it then holds another value): {FEWEST_ADAPTED} are needed; use a larger batch_size,"
-            " a smaller accumulation, or augmentation_target=0 with an augmentation_probability"
+            f" (it then holds another value): {FEWEST_ADAPTED} are needed; use augmentation_memory=256,"
+            " a larger batch_size, or augmentation_target=0 with an augmentation_probability"
         )
     return wrong
 

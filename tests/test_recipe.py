@@ -271,7 +271,10 @@ def test_growth_that_cannot_be_is_named(fields, message):
 @pytest.mark.parametrize(
     "fields, said",
     [
-        ({"batch_size": 4, "accumulation": 2}, "augmentation_target .* whose 2 images are too few"),
+        (
+            {"batch_size": 4, "accumulation": 2, "augmentation_memory": 1},
+            "augmentation_target .* whose 2 images are too few .* use augmentation_memory=256",
+        ),
         (
             {"batch_size": 4, "accumulation": 4, "augmentation_target": 0.0},
             "minibatch_stddev compares the images of a step, which has 1",
@@ -281,7 +284,8 @@ def test_growth_that_cannot_be_is_named(fields, message):
 def test_what_compares_images_needs_some_at_a_time(fields, said):
     with pytest.raises(ValueError, match=said):
         RECIPES["small_data"].override(**fields).check()
-    RECIPES["small_data"].override(batch_size=8, accumulation=2).check()
+    RECIPES["small_data"].override(batch_size=8, accumulation=2, augmentation_memory=1).check()
+    RECIPES["small_data"].override(batch_size=4, accumulation=2).check()
     with pytest.raises(ValueError, match="minibatch_group must be 2 or more.*got 1"):
         RECIPES["small_data"].override(minibatch_group=1)
     with pytest.raises(ValueError, match="minibatch_features must be above 0, got 0"):

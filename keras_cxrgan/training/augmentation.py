@@ -138,13 +138,31 @@ def overfitting(real_logits):
     return tf.reduce_mean(tf.sign(real_logits))
 
 
+def smooth(former, signal, images, memory):
+    """Return the mean of `overfitting` over about the last `memory` real images, after a batch.
+
+    (Karras et al. take it over 256.) The images of one batch may be judged alike: where the
+    discriminator compares them, it takes most of a batch for real or few, and holding the sign of
+    each batch's own mean at a target holds the mean of all below it.
+
+    Args:
+        former: what this returned before the batch; 0 at first.
+        images: number of real images in the batch; `memory` of no more is the batch alone.
+
+    >>> float(smooth(0.5, 0.9, images=64, memory=256))
+    0.6
+    """
+    share = tf.minimum(tf.cast(images, tf.float32) / tf.cast(memory, tf.float32), 1.0)
+    return former + share * (signal - former)
+
+
 def adapt(probability, signal, target, images, ramp):
     """Return the probability after a batch (Karras et al. 2020, section 3.1), in [0, `MOST_OFTEN`].
 
     One fixed step up where `signal` is above its target, and down where it is below.
 
     Args:
-        signal: `overfitting` of the batch, or a mean of several.
+        signal: `overfitting` of the batch, or a mean of several, see `smooth`.
         images: number of real images since the last call.
         ramp: images in which the probability goes from 0 to 1 at the fastest (theirs: 500,000).
 

@@ -124,6 +124,7 @@ class GAN(keras.Model):
         augmentation_probability: float = 1.0,
         augmentation_target: float = 0.0,
         augmentation_ramp: int = 500_000,
+        augmentation_memory: int = 1,
         consistency_weight: float = 0.0,
         **kwargs,
     ):
@@ -141,10 +142,10 @@ class GAN(keras.Model):
             augmentations: names in `augmentation.AUGMENTATIONS`, for all that the discriminator
                 sees, real and generated (DiffAugment, Zhao et al. 2020).
             augmentation_probability: with which each of them changes an image, at first.
-            augmentation_target: of ADA (Karras et al. 2020): the probability follows the share of
-                real images judged real, less that judged generated, to stay at this number; 0
-                for a probability that stays as it is.
+            augmentation_target: ADA (Karras et al. 2020) moves the probability to keep the share
+                of real images judged real, less that judged generated, at this number; 0 = no ADA.
             augmentation_ramp: images in which that probability could go from 0 to 1; 0.8 is its end.
+            augmentation_memory: images over which that share is averaged; a batch's at least.
             consistency_weight: the augmentations then do not replace the images; instead this
                 times (D(image) - D(augmented image))^2 is added for both sides (balanced
                 consistency regularization, Zhao et al. 2021).
@@ -179,10 +180,12 @@ class GAN(keras.Model):
         self.augmentations = tuple(augmentations)
         self.augmentation_target = augmentation_target
         self.augmentation_ramp = augmentation_ramp
+        self.augmentation_memory = augmentation_memory
         self.consistency_weight = consistency_weight
         self.augmentation_probability = shared_variable(
             augmentation_probability, tf.float32, "augmentation_probability"
         )
+        self.overfitting = shared_variable(0.0, tf.float32, "overfitting")
         names = [
             "discriminator_loss",
             "generator_loss",
@@ -370,13 +373,10 @@ class GAN(keras.Model):
         move_towards(self.ema_generator.variables, self.generator.variables, rate)
 
     def _adapt_augmentation(self, sign, seen):
-        probability = augmentation.adapt(
-            self.augmentation_probability,
-            sign,
-            self.augmentation_target,
-            seen,
-            self.augmentation_ramp,
-        )
+        signal = augmentation.smooth(self.overfitting, sign, seen, self.augmentation_memory)
+        self.overfitting.assign(signal)
+        ways = (self.augmentation_target, seen, self.augmentation_ramp)
+        probability = augmentation.adapt(self.augmentation_probability, signal, *ways)
         self.augmentation_probability.assign(probability)
         self.trackers["augmentation_probability"].update_state(probability)
 

@@ -42,6 +42,8 @@ def state_variables(gan: GAN) -> dict:
     counters = {"step": gan.step, "images_seen": gan.images_seen}
     if gan.augmentation_target:
         counters["augmentation_probability"] = gan.augmentation_probability
+        if gan.augmentation_memory > 1:
+            counters["overfitting"] = gan.overfitting
     return {**named, **counters}
 
 

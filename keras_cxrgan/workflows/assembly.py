@@ -265,6 +265,7 @@ def build_gan(
             augmentation_probability=recipe.augmentation_probability,
             augmentation_target=recipe.augmentation_target,
             augmentation_ramp=recipe.augmentation_ramp,
+            augmentation_memory=recipe.augmentation_memory,
             consistency_weight=recipe.consistency_weight,
             jit_compile=runtime.use_xla(strategy),
         )

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_cxrgan.training.augmentation import AUGMENTATIONS, NUMBERS, adapt, augment, overfitting
+from keras_cxrgan.training.augmentation import (
+    AUGMENTATIONS,
+    NUMBERS,
+    adapt,
+    augment,
+    overfitting,
+    smooth,
+)
 
 ALL = tuple(AUGMENTATIONS)
 
@@ -275,6 +282,22 @@ def test_controller_follows_a_scripted_signal():
     assert float(adapt(0.0, -1.0, 0.6, images=50, ramp=200)) == 0.0
     # Up to here a shifted film cannot be made in the place of one that is not.
     assert float(adapt(0.7, 1.0, 0.6, images=50, ramp=200)) == pytest.approx(0.8)
+
+
+def test_a_signal_that_jumps_between_batches_is_held_at_its_mean():
+    """Where a batch is judged as a whole: three at 0.9 and one at -0.5 are 0.55 on average."""
+    ways = {1: 0.0, 256: 0.0}
+    for memory in ways:
+        mean, probability = 0.55, 0.4
+        for _ in range(50):
+            for signal in (0.9, 0.9, 0.9, -0.5):
+                mean = float(smooth(mean, signal, 16, memory))
+                probability = float(adapt(probability, mean, 0.6, images=16, ramp=32000))
+        ways[memory] = probability - 0.4
+    assert ways[1] == pytest.approx(0.0005 * 100, abs=1e-4)  # up: the median is above 0.6
+    assert ways[256] < -0.04
+    assert float(smooth(0.25, 0.75, images=8, memory=32)) == 0.375
+    assert float(smooth(0.25, 0.75, images=64, memory=32)) == 0.75
 
 
 def test_overfitting_is_the_mean_sign_of_real_logits():

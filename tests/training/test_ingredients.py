@@ -181,10 +181,26 @@ def test_ada_follows_its_target_both_ways(films):
     assert len({np.sign(first - 0.6), np.sign(third - 0.6)}) == 2
 
 
+def test_ada_holds_the_mean_of_several_batches_and_not_of_each(films):
+    gan = build(
+        augmentations=ALL,
+        augmentation_probability=0.5,
+        augmentation_target=0.6,
+        augmentation_ramp=400,
+        augmentation_memory=32,  # of batches of 8: a quarter of each new one
+    )
+    mean, probability = 0.0, 0.5
+    for _ in range(3):
+        mean += (fit(gan, films)["real_sign"][0] - mean) / 4
+        probability += 0.02 * np.sign(mean - 0.6)
+        assert float(gan.overfitting.numpy()) == pytest.approx(mean, abs=1e-6)
+        assert float(gan.augmentation_probability.numpy()) == pytest.approx(probability, abs=1e-6)
+
+
 def test_a_run_that_goes_on_has_ada_where_it_was(films, tmp_path):
     options = {
         "augmentations": ALL, "augmentation_probability": 0.3, "augmentation_target": 0.6,
-        "augmentation_ramp": 1000, "penalty": "r1", "penalty_interval": 3,
+        "augmentation_ramp": 1000, "augmentation_memory": 64, "penalty": "r1", "penalty_interval": 3,
     }  # fmt: skip
     whole, first, second = build(**options), build(**options), build(**options)
     fit(whole, films, steps=4)
@@ -193,7 +209,7 @@ def test_a_run_that_goes_on_has_ada_where_it_was(films, tmp_path):
     state.load_state(second, tmp_path)
     fit(second, films, steps=2, start=16)
     assert same(weights(whole), weights(second))
-    assert "augmentation_probability" in weights(whole)
+    assert {"augmentation_probability", "overfitting"} <= {*weights(whole)}
 
 
 def test_consistency_keeps_the_images_and_asks_for_equal_answers(films):
