@@ -287,7 +287,7 @@ def test_workers_that_would_go_on_from_different_states_are_refused(films, finis
 
 def test_a_worker_that_does_not_answer_is_named_within_the_timeout(films, tmp_path):
     """Whoever waits: the chief for the second worker, or, of another cluster, that for the chief."""
-    arguments = ["--data", films, "--recipe", "default", "--out", tmp_path / "run"]
+    arguments = ["--data", films, "--recipe", "small_data", "--out", tmp_path / "run"]
     arguments += ["--worker-timeout", 3]
     clusters = [free_ports(2), free_ports(2)]
     waiting = [start_worker(workers, index, *arguments) for index, workers in enumerate(clusters)]
