@@ -149,7 +149,7 @@ def smooth(former, signal, images, memory):
         former: what this returned before the batch; 0 at first.
         images: number of real images in the batch; `memory` of no more is the batch alone.
 
-    >>> float(smooth(0.5, 0.9, images=64, memory=256))
+    >>> round(float(smooth(0.5, 0.9, images=64, memory=256)), 6)
     0.6
     """
     share = tf.minimum(tf.cast(images, tf.float32) / tf.cast(memory, tf.float32), 1.0)
