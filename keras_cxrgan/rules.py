@@ -136,7 +136,7 @@ def wrong_values(recipe) -> list[str]:
 
 
 def wrong_sizes(recipe) -> list[str]:
-    """Return what is wrong with sizes, channels, window and kernels."""
+    """Return what is wrong with sizes, channels, window and networks."""
     wrong = []
     size, base = recipe.image_size, recipe.base_size
     if size & (size - 1) or not 32 <= size <= LARGEST:
@@ -163,6 +163,11 @@ def wrong_sizes(recipe) -> list[str]:
         wrong.append(
             "window needs two grey levels, 0 <= black < white <= 65535, such as --window"
             f" 0,4095; got {', '.join(f'{level:g}' for level in recipe.window)}"
+        )
+    if recipe.self_modulation and recipe.generator_normalization == "none":
+        wrong.append(
+            "self_modulation scales what is normalized: set generator_normalization=batch or"
+            " instance, or self_modulation=false"
         )
     if recipe.channels not in (1, 3):
         wrong.append(f"channels must be 1 or 3, got {recipe.channels}")

@@ -292,6 +292,14 @@ def test_what_compares_images_needs_some_at_a_time(fields, said):
         RECIPES["small_data"].override(minibatch_features=0)
 
 
+def test_what_is_not_normalized_cannot_be_modulated():
+    with pytest.raises(
+        ValueError, match="self_modulation scales what is normalized: set generator_"
+    ):
+        RECIPES["small_data"].override(generator_normalization="none", self_modulation=True)
+    RECIPES["small_data"].override(generator_normalization="instance", self_modulation=True)
+
+
 def test_a_number_too_long_for_a_float_is_no_traceback():
     with pytest.raises(ValueError, match="seed must be a whole number"):
         RECIPES["small_data"].override(seed="9" * 400)

@@ -99,6 +99,35 @@ def test_other_networks_are_refused_and_nothing_is_written(parent, tmp_path, fie
     assert not (tmp_path / "run" / "recipe.json").exists()
 
 
+def test_a_generator_that_hears_its_latents_at_each_size_begins_as_one_that_did_not(
+    parent, tmp_path
+):
+    run, films = parent
+    still = TINY.override(
+        generator_learning_rate=1e-30, discriminator_learning_rate=1e-30, ema_half_life=0,
+        self_modulation=True,
+    )  # fmt: skip
+    workflows.train(still, tmp_path / "run", data=films, start_from=run)
+    before, after = (state.read_newest(each / "backup")[0] for each in (run, tmp_path / "run"))
+    kernels, others = (
+        [
+            value
+            for name, value in sorted(arrays.items())
+            if name.startswith("generator/") and value.ndim == 4
+        ]
+        for arrays in (before, after)
+    )
+    assert len(kernels) == len(others) == 3
+    for kernel, other in zip(kernels, others):
+        np.testing.assert_array_equal(kernel, other)
+    scales = [value for name, value in after.items() if name.startswith("generator/")]
+    scales = [value for value in scales if value.ndim == 2 and value.shape[0] == 32]
+    # 1 and 0 for all latents, in the three normalizations.
+    assert len(scales) == 6 and all(np.abs(scale).max() < 1e-20 for scale in scales)
+    with pytest.raises(ValueError, match="self_modulation True and not False: pass --set self_"):
+        workflows.train(TINY, tmp_path / "back", data=films, start_from=tmp_path / "run")
+
+
 def test_a_folder_that_is_no_run_is_refused(parent, tmp_path):
     with pytest.raises(ValueError, match="is no run to start from"):
         workflows.train(TINY, tmp_path / "run", data=parent[1], start_from=tmp_path / "none")

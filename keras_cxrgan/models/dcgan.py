@@ -37,6 +37,8 @@ from keras_cxrgan.models.layers import (
     UpsampleConv2D,
 )
 
+MODULATION_UNITS = 32  # hidden ones of self-modulation, as in its paper
+
 
 def build_generator(
     image_size: int = 64,
@@ -60,6 +62,7 @@ def build_generator(
     fade_in: int = 0,
     classes: int = 0,
     residual: bool = False,
+    self_modulation: bool = False,
 ) -> keras.Model:
     """Return a generator: latents (N, latent_dim) -> images (N, S, S, channels) in [-1, 1].
 
@@ -83,6 +86,9 @@ def build_generator(
             class, 1 and 0 at first (conditional batch normalization, de Vries et al. 2017).
         residual: add to each block's map, before its normalization, the map that the block
             started from, enlarged (after a 1x1 convolution where the number of maps changes).
+        self_modulation: follow each normalization by a scale and an offset of the latents, each
+            by a network of one hidden layer of `MODULATION_UNITS`, 1 and 0 at first (Chen et al.
+            2019, eq. 2 and 3): what an image shall be is heard at every size, not at the first only.
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
@@ -92,6 +98,11 @@ def build_generator(
         raise ValueError(
             f"classes={classes} needs a normalized generator, whose scales are of the classes:"
             " give normalization batch or instance, or classes=0"
+        )
+    if self_modulation and not normalization:
+        raise ValueError(
+            "self_modulation needs a normalized generator, whose scales are of the latents:"
+            " give normalization batch or instance, or self_modulation=False"
         )
     sides = _sides(image_size, base_size)
     maps = _maps(sides, width, max_width, grown_from, growth_width)
@@ -114,6 +125,9 @@ def build_generator(
     def normalize_and_activate(x, side, normalized):
         if normalized:
             x = _normalization(normalization, settings, side, synchronized=synchronized)(x)
+            if self_modulation:
+                x = layers.Multiply()([x, of_latents("ones", f"latent_scale_{side}", x.shape[-1])])
+                x = layers.Add()([x, of_latents("zeros", f"latent_offset_{side}", x.shape[-1])])
             if classes:
                 # Beside the scale and offset that all classes share, so that a class of few films
                 # has little to learn by itself, and named apart, so that a generator of one class
@@ -121,6 +135,14 @@ def build_generator(
                 x = layers.Multiply()([x, of_class("ones", f"class_scale_{side}", x.shape[-1])])
                 x = layers.Add()([x, of_class("zeros", f"class_offset_{side}", x.shape[-1])])
         return layers.LeakyReLU(0.2)(x) if activation == "leaky_relu" else layers.ReLU()(x)
+
+    def of_latents(initial, name, maps):
+        hidden = layers.Dense(MODULATION_UNITS, activation="relu", name=f"{name}_hidden")(latents)
+        # The kernel's zeros: all latents have the same scale, or offset, at first.
+        numbers = layers.Dense(
+            maps, kernel_initializer="zeros", bias_initializer=initial, name=name
+        )(hidden)
+        return layers.Reshape((1, 1, maps))(numbers)
 
     def of_class(initial, name, maps):
         numbers = layers.Dense(maps, use_bias=False, kernel_initializer=initial, name=name)(labels)

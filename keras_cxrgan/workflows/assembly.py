@@ -168,6 +168,7 @@ def build_networks(
             activation=recipe.generator_activation,
             normalization=optional(recipe.generator_normalization),
             normalize_base=recipe.normalize_base,
+            self_modulation=recipe.self_modulation,
             convention=recipe.convention,
             synchronized=synchronized,
             **shared,

@@ -204,6 +204,9 @@ EVERYTHING = {
 }
 
 
+GENERATOR = {"residual": True, "self_modulation": True}
+
+
 def test_networks_that_ask_for_nothing_new_keep_their_layers_and_weights():
     # Checkpoints and grown networks go by these names, and by this order.
     for model, layers in [
@@ -241,6 +244,49 @@ def test_a_conditional_generator_starts_as_the_one_without_classes(normalization
             plain(latents, training=training),
             atol=1e-5,
         )
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("normalization", ["batch", "instance"])
+def test_a_self_modulated_generator_starts_as_the_one_without(normalization, classes):
+    options = {"width": 2, "latent_dim": 3, "normalization": normalization, "classes": classes}
+    plain = stir(build_generator(32, **options))
+    modulated = build_generator(32, self_modulation=True, **options)
+    copy_by_name(plain, modulated)
+    latents = keras.random.normal((4, 3))
+    inputs = [latents, one_hot(0, 1, 2, 0)] if classes else latents
+    for training in (False, True):
+        np.testing.assert_allclose(
+            modulated(inputs, training=training), plain(inputs, training=training), atol=1e-5
+        )
+
+
+def test_self_modulation_is_a_network_of_the_latents_for_each_scale_and_offset():
+    # Chen et al. 2019, eq. 3: V max(0, U z + b), here with a bias beside V.
+    generator = stir(build_generator(16, width=2, latent_dim=3, self_modulation=True))
+    inner = keras.Model(
+        generator.input,
+        [generator.get_layer("normalization_8").output, generator.layers[-3].output],
+    )
+    latents = np.random.default_rng(1).normal(size=(2, 3)).astype("float32")
+    normalized, activated = (np.asarray(part) for part in inner(latents))
+
+    def of_latents(name):
+        first, offset = generator.get_layer(f"{name}_hidden").get_weights()
+        assert first.shape == (3, 32)
+        second, bias = generator.get_layer(name).get_weights()
+        return (np.maximum(latents @ first + offset, 0) @ second + bias)[:, None, None]
+
+    expected = normalized * of_latents("latent_scale_8") + of_latents("latent_offset_8")
+    assert 0 < (expected > 0).mean() < 1
+    np.testing.assert_allclose(activated, np.maximum(expected, 0), rtol=1e-4, atol=1e-4)
+    names = [layer.name for layer in generator.layers if layer.name.startswith("latent_scale")]
+    assert names == [f"latent_scale_{side}{end}" for side in (4, 8) for end in ("_hidden", "")]
+
+
+def test_a_generator_that_normalizes_nothing_has_nothing_to_modulate():
+    with pytest.raises(ValueError, match="self_modulation needs a normalized generator"):
+        build_generator(32, normalization=None, self_modulation=True)
 
 
 def test_each_class_has_its_scale_and_offset_after_each_normalization():
@@ -373,10 +419,11 @@ def test_equal_widths_are_skipped_without_a_convolution():
 def test_a_residual_conditional_pair_grows(fade_in):
     options = {"width": 2, "grown_from": 32, "growth_width": (3,), "classes": 3}
     small, large = (
-        stir(build_generator(size, latent_dim=3, residual=True, fade_in=fade_in, **options))
+        stir(build_generator(size, latent_dim=3, fade_in=fade_in, **GENERATOR, **options))
         for size in (32, 64)
     )
-    assert {"skip_16", "class_scale_16", "convolution_16"} <= set(transfer(small, large))
+    copied = set(transfer(small, large))
+    assert {"skip_16", "class_scale_16", "latent_scale_16", "convolution_16"} <= copied
     settings = EVERYTHING | options | {"residual": not fade_in, "fade_in": fade_in}
     small, large = (stir(build_discriminator(size, **settings)) for size in (32, 64))
     assert {"convolution_4", "projection", "logits"} <= set(transfer(small, large))
@@ -392,14 +439,14 @@ def test_a_residual_discriminator_that_fades_in_is_refused():
 
 
 def test_cost_counts_the_new_layers():
-    assert cost(build_generator(32, width=2, classes=3, residual=True)).parameters > 0
+    assert cost(build_generator(32, width=2, classes=3, **GENERATOR)).parameters > 0
     plain = cost(build_discriminator(32, width=2, classes=3, normalization=None))
     spectral = cost(build_discriminator(32, width=2, classes=3, normalization=None, spectral=True))
     assert spectral.multiplications == plain.multiplications
 
 
 def test_saved_networks_of_every_ingredient_load_with_their_weights(tmp_path):
-    generator = stir(build_generator(16, width=2, latent_dim=3, classes=3, residual=True))
+    generator = stir(build_generator(16, width=2, latent_dim=3, classes=3, **GENERATOR))
     discriminator = stir(build_discriminator(16, width=2, **EVERYTHING))
     for model, inputs in [
         (generator, keras.random.normal((2, 3))),
@@ -413,14 +460,14 @@ def test_saved_networks_of_every_ingredient_load_with_their_weights(tmp_path):
 
 def test_a_conditional_generator_is_made_of_layers_that_keras_has():
     # Its export must load where this package is not installed.
-    for layer in build_generator(32, width=2, classes=3, residual=True).layers:
+    for layer in build_generator(32, width=2, classes=3, **GENERATOR).layers:
         assert type(layer).__module__.startswith("keras.")
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_every_ingredient_has_float32_outputs_under_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
-    images = build_generator(32, width=4, classes=3, residual=True)(
+    images = build_generator(32, width=4, classes=3, **GENERATOR)(
         [keras.random.normal((2, 100)), one_hot(0, 1)]
     )
     logits = build_discriminator(32, width=4, **EVERYTHING)([images, one_hot(0, 1)])

@@ -199,6 +199,7 @@ GENERATORS = {
     "33 maps": {"growth_width": (33,)},
     "3 channels": {"channels": 3, "growth_width": (7,)},
     "no normalization": {"normalization": None},
+    "self-modulated": {"self_modulation": True},
 }
 
 
