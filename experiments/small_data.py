@@ -31,6 +31,7 @@ CHANGES = (
     "mean gradients: beta_1=0.5",
     "one stddev of four: minibatch_group=4 minibatch_features=1",
     "ADA by each batch: augmentation_memory=1",
+    "latents at the first size only: self_modulation=false",
 )
 
 BEFORE = (
@@ -50,6 +51,7 @@ BEFORE = (
     "augmentation_target=0",
     "augmentation_ramp=500000",
     "augmentation_memory=1",
+    "self_modulation=false",
     "ema_half_life=2000",
     "rate_decay=0",
 )

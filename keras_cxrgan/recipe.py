@@ -261,10 +261,12 @@ RECIPES: dict[str, Recipe] = {
         # which a training of 300,000 images at 128x128 did not survive; 10 with one of 100 and no
         # mean of gradients, which lags behind the other network's moves. Small batches are many
         # updates. Ways around blocks bring variety, and so does showing the batch's own, feature
-        # by feature, where a generator's images differ too little in a few respects only.
+        # by feature, where a generator's images differ too little in a few respects only. And so
+        # does telling the generator its latents at every size (Chen et al. 2019).
         Recipe(
             name="small_data",
             summary="for 50 to 5,000 films: what the discriminator sees is shifted and cut out",
+            self_modulation=True,
             discriminator_normalization="none",
             convention="keras",
             penalty="r1",
