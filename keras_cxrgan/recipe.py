@@ -252,17 +252,17 @@ RECIPES: dict[str, Recipe] = {
         # at random the discriminator no longer sees how films differ in them, and the generator
         # makes one exposure only. How often is adapted (Karras et al. 2020), from never: early on
         # the networks learn faster without; by the mean of 256 images, for one batch's are judged
-        # alike where it is shown its own variety. Batch normalization blinds a discriminator to how dark
-        # a batch is, and corners come out black; without it, it needs weights that keep the size of
-        # what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it (by pixels: a weight
-        # good at 64x64 is four times too light at 128x128), at five times the tutorial's learning
-        # rates. At these one outlying gradient moves every weight by up to
+        # alike where it is shown its own variety. Batch normalization blinds a discriminator to
+        # how dark a batch is, and corners come out black; without it, it needs weights that keep
+        # the size of what passes through (Glorot's, not N(0, 0.02)), and R1 then holds it (by
+        # pixels: a weight good at 64x64 is four times too light at 128x128), at five times the
+        # tutorial's learning rates. At these one outlying gradient moves every weight by up to
         # (1 - beta_1) / sqrt(1 - beta_2) of them: 16 with Adam's usual memory of 1,000 updates,
         # which a training of 300,000 images at 128x128 did not survive; 10 with one of 100 and no
         # mean of gradients, which lags behind the other network's moves. Small batches are many
-        # updates. Ways around blocks bring variety, and so does showing the batch's own, feature
-        # by feature, where a generator's images differ too little in a few respects only. And so
-        # does telling the generator its latents at every size (Chen et al. 2019).
+        # updates. Ways around blocks bring variety; so does telling the generator its latents at
+        # every size (Chen et al. 2019), and so does showing the discriminator the batch's own,
+        # feature by feature, where a generator's images differ too little in a few respects only.
         Recipe(
             name="small_data",
             summary="for 50 to 5,000 films: what the discriminator sees is shifted and cut out",

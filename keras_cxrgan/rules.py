@@ -227,8 +227,9 @@ def _wrong_parts(recipe, images: int) -> list[str]:
     if recipe.augmentation_target and max(images, recipe.augmentation_memory) < FEWEST_ADAPTED:
         wrong.append(
             f"augmentation_target follows the scores of a step, whose {images} images are too few"
-            f" (it then holds another value): {FEWEST_ADAPTED} are needed; use augmentation_memory=256,"
-            " a larger batch_size, or augmentation_target=0 with an augmentation_probability"
+            f" (it then holds another value): {FEWEST_ADAPTED} are needed; use"
+            " augmentation_memory=256, a larger batch_size, or augmentation_target=0 with an"
+            " augmentation_probability"
         )
     return wrong
 

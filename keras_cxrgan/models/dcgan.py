@@ -87,8 +87,9 @@ def build_generator(
         residual: add to each block's map, before its normalization, the map that the block
             started from, enlarged (after a 1x1 convolution where the number of maps changes).
         self_modulation: follow each normalization by a scale and an offset of the latents, each
-            by a network of one hidden layer of `MODULATION_UNITS`, 1 and 0 at first (Chen et al.
-            2019, eq. 2 and 3): what an image shall be is heard at every size, not at the first only.
+            by a network of one hidden layer of `MODULATION_UNITS`, 1 and 0 at first: what an image
+            shall be is heard at every size, not at the first only (Chen et al. 2019, "On self
+            modulation for generative adversarial networks", arXiv 1810.01365).
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
