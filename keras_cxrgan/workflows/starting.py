@@ -102,7 +102,9 @@ def begin_with(gan, ours: Recipe, earlier: Path, images, classes: tuple[str, ...
     except ValueError as error:
         if not other:
             raise
-        raise ValueError(f"{_other_networks(earlier, other)} ({error})") from None
+        # Its advice is general, and the fields to pass have just been named.
+        reason = str(error).partition(";")[0]
+        raise ValueError(f"{_other_networks(earlier, other)} ({reason})") from None
     if gan.ema_generator is not None:
         gan.ema_generator.set_weights(gan.generator.get_weights())
     if not new:
