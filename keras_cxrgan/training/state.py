@@ -64,7 +64,10 @@ def _write_arrays(path: Path, arrays: dict) -> None:
     # In memory first: a ZipFile that fails to write complains once more when it is deleted.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    _write(path, buffer.getbuffer())
+    # Released before the buffer is: Python 3.13 complains of a buffer that goes while it is seen,
+    # as both do together where an error carries them away.
+    with buffer.getbuffer() as view:
+        _write(path, view)
 
 
 def _write(path: Path, data) -> None:
