@@ -124,7 +124,8 @@ def test_a_generator_that_hears_its_latents_at_each_size_begins_as_one_that_did_
     scales = [value for value in scales if value.ndim == 2 and value.shape[0] == 32]
     # 1 and 0 for all latents, in the three normalizations.
     assert len(scales) == 6 and all(np.abs(scale).max() < 1e-20 for scale in scales)
-    with pytest.raises(ValueError, match="self_modulation True and not False: pass --set self_.*no equal\\)$"):
+    advised_once = "self_modulation True and not False: pass --set self_.*no equal\\)$"
+    with pytest.raises(ValueError, match=advised_once):
         workflows.train(TINY, tmp_path / "back", data=films, start_from=tmp_path / "run")
 
 

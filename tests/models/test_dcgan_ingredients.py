@@ -4,18 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_networks import stir
 
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.models.incremental import cost, transfer
-
-
-def stir(model):
-    """Give each weight a value of its own, as after some training."""
-    random = np.random.default_rng(0)
-    for weight in model.weights:
-        values = random.normal(0, 0.3, weight.shape)
-        weight.assign(np.abs(values) if weight.name == "moving_variance" else values)
-    return model
 
 
 def copy_by_name(source, target):

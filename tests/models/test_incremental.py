@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from small_networks import stir
 
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
 from keras_cxrgan.models.incremental import cost, transfer
@@ -16,15 +17,6 @@ def trainable(model):
 
 def tiny_generator(size, **options):
     return build_generator(size, latent_dim=3, **(TINY | options))
-
-
-def stir(model):
-    """Give a model weights as after some training: moving statistics that are not 0 and 1."""
-    random = np.random.default_rng(0)
-    for weight in model.weights:
-        values = random.normal(0, 0.3, weight.shape)
-        weight.assign(np.abs(values) if weight.name == "moving_variance" else values)
-    return model
 
 
 def kept(model, heads=("image_convolution", "previous_image_convolution", "fade_in")):
