@@ -76,6 +76,7 @@ def cells(setting: Setting):
                 f"{label}: {ALONE}",
                 (label,),
                 generate=counts[label],
+                draws=reproducing.sets_scored(counts[label]),
                 work=ablating.measure,
             )
         # What was asked for by --set is of one class.
@@ -92,6 +93,7 @@ def cells(setting: Setting):
                     f"{label}: {kind}",
                     tuple(labels),
                     generate=counts[label],
+                    draws=reproducing.sets_scored(counts[label]),
                     run=f"{run}-seed-{seed}",
                     work=score_class,
                     options={"label": label},

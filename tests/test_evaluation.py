@@ -266,6 +266,31 @@ def test_generating_and_reading_the_files_back_gives_the_same_scores(
     assert "was trained on" not in " ".join(of_files["warnings"])
 
 
+def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, network):
+    _, run = trained
+    one, three = (
+        workflows.evaluate(
+            sets["real"], [run, sets["good"]], features=(network,), preparation="range=-1:1",
+            count=40, draws=draws, references=False, cache=False,
+        )
+        for draws in (1, 3)
+    )  # fmt: skip
+    (alone, _), (made, files) = (result["extractors"][0]["scores"] for result in (one, three))
+    assert {key: made[key] for key in ("frechet", "kid", "recall")} == {
+        key: alone[key] for key in ("frechet", "kid", "recall")
+    }
+    assert (made["n_fake"], made["draws"]["sets"], made["draws"]["n"]) == (40, 3, 40)
+    assert made["draws"]["frechet"]["sd"] > 0 and made["provenance"] != alone["provenance"]
+    assert files["draws"] is None  # files are what they are
+    balance, distances = tables(three)[:2]
+    for table in (balance, distances):
+        assert [row[0].strip() for row in table.rows if "sets" in row[0]] == [
+            "3 sets of 40 fakes, mean ± sd"
+        ]
+    shown = next(row for row in distances.rows if "sets" in row[0])[1]
+    assert float(shown.split(" ± ")[0]) == pytest.approx(made["draws"]["frechet"]["mean"], rel=0.1)
+
+
 def test_numbers_that_want_thousands_of_images_are_refused_before_any_work(judge, monkeypatch):
     monkeypatch.setattr(comparing, "extract", None)
     with pytest.raises(ValueError, match="--frechet-infinity.*5000"):
@@ -368,6 +393,8 @@ def test_the_command_prints_fidelity_and_diversity_first_and_writes_a_report(
         (["evaluate", "real", "good", "--weights", "fid2015=x.pth"], "--features fid2015 too"),
         (["audit", "real", "good", "--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["evaluate", "real", "good", "--count", "1"], "--count must be 2 or more"),
+        (["evaluate", "real", "good", "--draws", "0"], "--draws must be 1 or more, got 0"),
+        (["evaluate", "real", "good", "--draws", "3"], "--draws would change nothing here"),
         (["audit", "one", "few"], "are needed"),
         (["audit", "real", "nowhere"], "nowhere does not exist"),
         (["evaluate", "real", "good", "--features", ""], "--features names no extractor"),

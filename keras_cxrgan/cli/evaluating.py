@@ -122,6 +122,13 @@ def _all(options):
 @click.option(
     "--neighbours", type=int, default=5, show_default=True, help="k of precision and recall."
 )
+@click.option(
+    "--draws",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Sets of images made with a run and scored each: mean and spread. Of few films, take 10.",
+)
 @click.option("--no-references", is_flag=True, help="Leave out the ladder of degraded real films.")
 @click.option("--kid-subsets", is_flag=True, help="Also KID as 100 subsets of 1,000 images.")
 @click.option(
@@ -136,7 +143,7 @@ def _all(options):
 @json_option
 @verbose_option
 def evaluate(
-    real, fakes, held_out, out, features, neighbours, no_references, kid_subsets,
+    real, fakes, held_out, out, features, neighbours, draws, no_references, kid_subsets,
     frechet_infinity, inception_score, overwrite, as_json, verbose, **shared,
 ):  # fmt: skip
     """Score generated images against real films, with floor, error and warnings.
@@ -163,6 +170,7 @@ def evaluate(
             out=out,
             features=names,
             neighbours=neighbours,
+            draws=draws,
             references=not no_references,
             kid_subsets=kid_subsets,
             frechet_infinity=frechet_infinity,

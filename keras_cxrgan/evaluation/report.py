@@ -73,6 +73,10 @@ def _balance(block: dict) -> Table:
                 f"{vendi['fake']:.3g} of {vendi['real']:.3g}",
             )
         )
+        if drawn := entry["draws"]:
+            names = ("precision", "density", "recall", "coverage")
+            shown = (plus_minus(drawn[name]["mean"], drawn[name]["sd"]) for name in names)
+            rows.append((_of_draws(drawn), *shown, ""))
         rows.append((f"  the same at {floor['n']:,} each", *_prdc(floor["fake"]), ""))
         rows.append((f"  real halves at {floor['n']:,} each", *_prdc(floor["real"]), ""))
     return Table(
@@ -81,6 +85,10 @@ def _balance(block: dict) -> Table:
         tuple(rows),
         "Fidelity: precision, density. Diversity: recall, coverage, Vendi score (fake of real).",
     )
+
+
+def _of_draws(drawn: dict) -> str:
+    return f"  {drawn['sets']} sets of {drawn['n']:,} fakes, mean ± sd"
 
 
 def _prdc(values: dict) -> tuple[str, ...]:
@@ -99,6 +107,12 @@ def _distances(block: dict) -> Table:
                 p_value(kid["p_value"]),
             )
         )
+        if drawn := entry["draws"]:
+            shown = (
+                plus_minus(scale * drawn[name]["mean"], scale * drawn[name]["sd"])
+                for name, scale in (("frechet", 1), ("kid", 1000))
+            )
+            rows.append((_of_draws(drawn), *shown, ""))
         if "infinity" in frechet:
             value = frechet["infinity"]["frechet_infinity"]
             rows.append(("  extrapolated to endlessly many images", f"{value:.4g}", "", ""))

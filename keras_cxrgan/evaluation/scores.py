@@ -59,6 +59,7 @@ def score(
     fake: np.ndarray,
     *,
     held_out: np.ndarray | None = None,
+    pool: np.ndarray | None = None,
     neighbours: int = 5,
     seed: int = 0,
     splits: int = 20,
@@ -68,6 +69,10 @@ def score(
 
     `floor` holds the same measures between random halves of the real set, and of as many fakes
     against those halves: like with like. `vendi` is at equal counts for the same reason.
+
+    Args:
+        pool: (K x M, D), many more fakes of the same generator: `draws` then holds what K sets of
+            M of them score, and the fakes beside the floor are drawn from all of them.
     """
     check_counts(len(real), len(fake), neighbours)
     nearest = prdc(real, fake, k=neighbours)
@@ -87,8 +92,39 @@ def score(
         },
         "kid": kid_test(real, fake, permutations=permutations, seed=seed),
         "vendi": _vendi(real, fake, seed),
-        "floor": floor(real, fake, neighbours=neighbours, splits=splits, seed=seed),
+        "floor": floor(
+            real, fake if pool is None else pool, neighbours=neighbours, splits=splits, seed=seed
+        ),
+        "draws": None if pool is None else score_draws(real, pool, len(fake), neighbours, seed),
         "held_out": None if held_out is None else _against_held_out(real, fake, held_out, seed),
+    }
+
+
+def score_draws(
+    real: np.ndarray, pool: np.ndarray, count: int, neighbours: int = 5, seed: int = 0
+) -> dict:
+    """Return mean and sd of `quick_scores` over disjoint random sets of `count` rows of `pool`.
+
+    One set of a few dozen images is a draw: another one of the same generator has a recall that
+    differs by 0.05, and now and then a distance twice as large. The sd tells how much; it knows
+    nothing of other films, nor of another training.
+
+    >>> score_draws(real, pool, 70)["recall"]["mean"]  # doctest: +SKIP
+    """
+    sets = len(pool) // count
+    order = np.random.default_rng(seed).permutation(len(pool))
+    rows = [
+        quick_scores(real, pool[order[index * count : (index + 1) * count]], neighbours)
+        for index in range(sets)
+    ]
+    columns = {name: np.array([row[name] for row in rows]) for name in METRICS}
+    return {
+        "n": count,
+        "sets": sets,
+        **{
+            name: {"mean": float(values.mean()), "sd": float(values.std(ddof=1))}
+            for name, values in columns.items()
+        },
     }
 
 
@@ -99,7 +135,8 @@ def floor(
     random = np.random.default_rng(seed)
     count = min(len(real) // 2, len(fake))
     rows = []
-    for _ in range(min(splits, 5)):  # these vary little between splits, and cost most
+    # Many of few images, whose splits differ; few of many, where each costs most.
+    for _ in range(min(splits, max(5, 5000 // count))):
         order = random.permutation(len(real))
         half, other = real[order[:count]], real[order[count : 2 * count]]
         some = fake[random.permutation(len(fake))[:count]]

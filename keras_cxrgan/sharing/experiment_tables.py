@@ -35,11 +35,15 @@ OTHER_EXTRACTOR = "published (other extractor)"
 def flat_scores(result: dict, index: int = 0) -> dict:
     """Return the numbers of one generated side of an evaluation's report, flat.
 
+    Where several sets of images were scored, distances, precision and recall are their means.
+
     >>> flat_scores(workflows.evaluate("films/", ["run"]))["frechet"]  # doctest: +SKIP
     """
     block = result["extractors"][0]
     scores = block["scores"][index]
     floor, spectrum = scores["floor"], result["appearance"][index]["spectrum"]
+    drawn = scores["draws"] or {}
+    means = {name: drawn[name]["mean"] for name in ("frechet", "kid", *PRDC) if drawn}
     return {
         "frechet": scores["frechet"]["value"],
         "frechet_error": scores["frechet"]["standard_error"],
@@ -64,6 +68,8 @@ def flat_scores(result: dict, index: int = 0) -> dict:
             name: block["features"][name] for name in ("name", "dims", "weights", "about")
         },
         "warnings": result["warnings"],
+        "draws": drawn.get("sets", 1),
+        **means,
     }
 
 

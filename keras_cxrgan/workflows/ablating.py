@@ -18,7 +18,7 @@ from keras_cxrgan import runs
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.rules import check_effect
 from keras_cxrgan.workflows import contrasting, reproducing
-from keras_cxrgan.workflows.choosing import FEWEST_SCORED
+from keras_cxrgan.workflows.choosing import FEWEST_SCORED, sets_scored
 from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, check_fields
 
 BASE = "base"
@@ -333,6 +333,7 @@ def _cells(plan: Ablation) -> Iterable[Cell]:
                 evaluate_against=against,
                 also_against=also,
                 generate=scored,
+                draws=sets_scored(scored),
                 work=measure,
             )
 
@@ -368,8 +369,9 @@ def _nearness(cell: Cell, generator: str, setting: Setting):
     from keras_cxrgan.evaluation.neighbours import nearest
     from keras_cxrgan.workflows.comparing import Options, load_comparison
 
+    count = cell.generate * cell.draws
     options = Options(
-        classes=cell.classes, count=cell.generate, seed=cell.recipe.seed, **setting.score_options
+        classes=cell.classes, count=count, seed=cell.recipe.seed, **setting.score_options
     )
     compared = load_comparison(
         cell.data,
@@ -396,14 +398,14 @@ def _nearness(cell: Cell, generator: str, setting: Setting):
     }
     if held:
         numbers["authenticity_real"] = memorisation.authenticity(others, train)
-    pairs = len(train) * (len(train) + len(fake) + (len(others) if held else 0))
+    pairs = len(train) * (len(train) + cell.generate + (len(others) if held else 0))
     if pairs <= MOST_PAIRS:
         numbers |= _audit(
             memorisation,
             compared.real.images,
-            made.images,
+            made.images[: cell.generate],
             train,
-            fake,
+            fake[: cell.generate],
             held and held.images,
             others,
         )

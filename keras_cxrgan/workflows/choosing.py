@@ -11,6 +11,7 @@ from keras_cxrgan.recipe import Recipe, recipe_for
 from keras_cxrgan.workflows.presenting import write
 
 FEWEST_SCORED = 14  # halves of them have 5 neighbours each
+ENOUGH_IMAGES, MOST_SETS = 2000, 10
 
 
 def choose_classes(source: str, classes: tuple[str, ...], fewest: int = 1) -> tuple[str, ...]:
@@ -76,6 +77,15 @@ def check_scorable(source: str, classes: tuple[str, ...] = ()) -> None:
         raise ValueError(
             f"{source} has {count} films{chosen}, and scores need {FEWEST_SCORED} or more: add films"
         )
+
+
+def sets_scored(count: int) -> int:
+    """Return how many sets of `count` generated images are scored, so that one tells no tale.
+
+    >>> sets_scored(70), sets_scored(500), sets_scored(3000)
+    (10, 4, 1)
+    """
+    return min(MOST_SETS, max(1, ENOUGH_IMAGES // count))
 
 
 def write_phantom(folder: Path, counts: Mapping[str, int], image_size: int = 128) -> Path:

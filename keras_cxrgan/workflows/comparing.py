@@ -102,6 +102,7 @@ class Comparison:
     extractors: list[Extractor]
     build: Callable[..., Extractor]  # name -> an extractor on the same devices
     features: Callable[[Extractor, np.ndarray], np.ndarray]  # of uint8 images (N, S, S), cached
+    draw: Callable[[int, int], np.ndarray | None]  # (number of a fake, count) -> more of its images
 
     def describe(self) -> dict:
         """Return what was compared, ready for JSON."""
@@ -212,6 +213,12 @@ def load_comparison(
         count = options.count or (len(real_side.images) if is_generator(fake) else None)
         made.append(load(fake, "fake", count, options.classes))
         check(real_side, made[-1])
+
+    def draw(number, count):
+        if not is_generator(fakes[number]):
+            return None
+        return load(fakes[number], "fake", count, options.classes).images
+
     held = load(held_out, "held-out", classes=options.classes) if held_out else None
     for side in made if held else ():
         check(real_side, side, held)
@@ -236,6 +243,7 @@ def load_comparison(
         extractors,
         build,
         find_features,
+        draw,
     )
 
 

@@ -118,21 +118,29 @@ def scores_table(films: str, results: list[dict]) -> Table:
         results,
         SCORES,
         reference=("real half against half", floor),
-        note="Mean ± sd over seeds, at the count that halves of the real films have.",
+        note="Mean ± sd over seeds, at the count that halves of the real films have, drawn from"
+        f" {_sets(good[0])}.",
     )
+
+
+def _sets(result: dict) -> str:
+    """Return of how many generated images the scores are, in words."""
+    sets, count = result.get("draws", 1), f"{result['generated_images']:,}"
+    return f"{sets} sets of {count}" if sets > 1 else count
 
 
 def _whole_table(films: str, results: list[dict]) -> Table:
     """Return the distances of all images, with their standard errors."""
     title, good = f"The same of all images, against {films}", reproducing.complete(results)
     if good:
-        title += f": {good[0]['real_images']:,} real, {good[0]['generated_images']:,} generated"
+        title += f": {good[0]['real_images']:,} real, {_sets(good[0])} generated"
     return experiment_tables.compared_table(
         title,
         results,
         WHOLE,
-        note="A standard error is for other films and other images of the same generator; ± is the"
-        " sd over seeds, of other trainings. More images lower a Fréchet distance, so these are not"
+        note="Distances are means over the sets, their standard errors those of one set: for other"
+        " films and other images of the same generator; ± is the sd over seeds, of other trainings."
+        " More images lower a Fréchet distance, so these are not"
         " to be held against the floor above. Spectrum and checkerboard: differences from the real"
         " films' power.",
     )

@@ -42,6 +42,7 @@ class Cell:
     evaluate_against: str | None = None  # None = `data`
     also_against: str | None = None  # scored a second time; the numbers begin with "also_"
     generate: int = 1000  # images scored; 0 = as many as real ones
+    draws: int = 1  # sets of so many images, whose scores are averaged
     run: str = ""  # folder trained in, where a cell goes on with another cell's run; "" = the name
     # Instead of training and scoring: function(cell, folder, setting) -> numbers, ready for JSON.
     work: Callable[[Cell, Path, Setting], dict] | None = None

@@ -44,6 +44,7 @@ def evaluate(
     out: str | Path | None = None,
     features: Sequence[str] = ("cxr",),
     neighbours: int = 5,
+    draws: int = 1,
     references: bool = True,
     kid_subsets: bool = False,
     frechet_infinity: bool = False,
@@ -60,6 +61,8 @@ def evaluate(
         out: folder for metrics.json, report.md and figures; None writes none.
         features: names of extractors or paths of models; all scores are given for each.
         neighbours: k of precision, recall, density and coverage.
+        draws: sets of images that a run or an export makes and whose scores are averaged, beside
+            those of the first: one set of a few dozen images says little.
         references: also score degraded real films, so that a reader sees where a score lies.
         kid_subsets, frechet_infinity, with_inception_score: more numbers, for comparison with
             papers that print them; the first two want thousands of images.
@@ -77,9 +80,14 @@ def evaluate(
     progress = report_progress or (lambda *_: None)
     if neighbours < 1:
         raise ValueError(f"--neighbours must be 1 or more, got {neighbours}")
+    if draws < 1:
+        raise ValueError(f"--draws must be 1 or more, got {draws}")
+    if draws > 1 and not any(map(is_generator, fakes)):
+        raise ValueError("--draws would change nothing here: it needs a run or an export")
     inputs = report.provenance(
         [real, list(fakes), held_out, list(features), neighbours, options.deciding()]
         + [references, kid_subsets, frechet_infinity, with_inception_score]
+        + [draws][draws == 1 :]
     )
     if out is not None:
         sources.check_outside(out, real, held_out, *(f for f in fakes if not is_generator(f)))
@@ -108,7 +116,7 @@ def evaluate(
         more.append(("kid", "subsets", kernel_distance.kid_subsets))
     if frechet_infinity:
         more.append(("frechet", "infinity", frechet.frechet_infinity))
-    seen = [_look(compared, extractor) for extractor in compared.extractors]
+    seen = [_look(compared, extractor, draws) for extractor in compared.extractors]
     blocks = [
         _block(compared, extractor, features, neighbours, references, more, options.seed, progress)
         for extractor, features in zip(compared.extractors, seen)
@@ -123,7 +131,7 @@ def evaluate(
         "software": f"keras_cxrgan {keras_cxrgan.__version__}",
         "inputs": inputs,
         **compared.describe(),
-        "settings": {"neighbours": neighbours, **options.deciding()},
+        "settings": {"neighbours": neighbours, "draws": draws, **options.deciding()},
         "extractors": blocks,
         "appearance": appearance,
         "findings": [
@@ -147,14 +155,23 @@ class _Seen:
 
     real: np.ndarray
     fakes: list[np.ndarray]
+    pools: list[np.ndarray | None]  # of many more images of each generator
     held_out: np.ndarray | None
 
 
-def _look(compared: Comparison, extractor: Extractor) -> _Seen:
+def _look(compared: Comparison, extractor: Extractor, draws: int) -> _Seen:
+    def look(images):
+        return None if images is None else compared.features(extractor, images)
+
+    many = draws if draws > 1 else 0
     return _Seen(
-        compared.features(extractor, compared.real.images),
-        [compared.features(extractor, fake.images) for fake in compared.fakes],
-        compared.features(extractor, compared.held_out.images) if compared.held_out else None,
+        look(compared.real.images),
+        [look(fake.images) for fake in compared.fakes],
+        [
+            look(compared.draw(number, many * len(fake.images)) if many else None)
+            for number, fake in enumerate(compared.fakes)
+        ],
+        look(compared.held_out.images if compared.held_out else None),
     )
 
 
@@ -164,13 +181,19 @@ def _block(compared, extractor, seen, neighbours, references, more, seed, progre
     for number, (side, fake) in enumerate(zip(compared.fakes, seen.fakes)):
         progress("scores", number, len(seen.fakes))
         entry = scores.score(
-            seen.real, fake, held_out=seen.held_out, neighbours=neighbours, seed=seed
+            seen.real,
+            fake,
+            held_out=seen.held_out,
+            pool=seen.pools[number],
+            neighbours=neighbours,
+            seed=seed,
         )
         for group, name, measure in more:
             entry[group][name] = measure(seen.real, fake, seed=seed)
         fingerprints = [compared.real.about["fingerprint"], side.about["fingerprint"]]
         decides = [
-            extractor.identity(), vars(compared.preparation), fingerprints, neighbours, seed
+            extractor.identity(), vars(compared.preparation), fingerprints, neighbours, seed,
+            *([entry["draws"]["sets"]] if entry["draws"] else []),
         ]  # fmt: skip
         entries.append({"fake": side.label, "provenance": report.provenance(decides), **entry})
     progress("scores", len(seen.fakes), len(seen.fakes))

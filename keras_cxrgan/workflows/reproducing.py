@@ -32,6 +32,7 @@ from keras_cxrgan.workflows.choosing import (
     count_classes,
     count_films,
     nested_subsets,
+    sets_scored,
     some_films,
 )
 from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, Stopped, check_fields
@@ -68,6 +69,7 @@ __all__ = [
     "same_extractor",
     "sample_grid",
     "score",
+    "sets_scored",
     "some_films",
     "train",
     "train_and_score",
@@ -213,6 +215,7 @@ def score(generator: str, real: str, cell: Cell, setting: Setting) -> dict:
         features=(setting.features,),
         classes=cell.classes,
         count=cell.generate or None,
+        draws=cell.draws,
         seed=cell.recipe.seed,
         references=False,
         report_progress=setting.report,
@@ -278,6 +281,7 @@ def _decides(cell: Cell, setting: Setting) -> list:
         [[_place(source, setting), _films(source)] for source in sources],
         [cell.generate, setting.features, options],
         *([dict(cell.options)] if cell.options else []),
+        *([{"draws": cell.draws}] if cell.draws > 1 else []),
     ]
 
 

@@ -11,6 +11,7 @@ from keras_cxrgan.evaluation.scores import (
     ladder,
     quick_scores,
     score,
+    score_draws,
     warnings,
 )
 
@@ -116,6 +117,33 @@ def test_quick_scores_are_those_of_the_whole_report():
     expected |= {"kid": whole["kid"]["kid"], "frechet": whole["frechet"]["value"]}
     assert quick_scores(REAL, fake) == pytest.approx(expected)
     assert set(METRICS) == set(expected)
+
+
+def test_scores_of_draws_are_those_of_each_set_by_itself():
+    pool = draw(600, 1, shift=0.3)
+    drawn = score_draws(REAL, pool, 200, seed=7)
+    order = np.random.default_rng(7).permutation(600)
+    sets = [quick_scores(REAL, pool[rows]) for rows in np.split(order, 3)]
+    assert (drawn["n"], drawn["sets"]) == (200, 3)
+    for name in METRICS:
+        values = [one[name] for one in sets]
+        assert drawn[name]["mean"] == pytest.approx(np.mean(values))
+        assert drawn[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_one_bad_set_of_few_does_not_pass_for_its_generator():
+    """A pool whose first set is far from the films: the first set's score says so, draws do not."""
+    pool = np.concatenate([draw(30, 1, shift=1.0), draw(1470, 2)])
+    films = draw(30, 3)
+    scores = score(films, pool[:30], pool=pool)
+    alone = score(films, pool[:30])
+    assert scores["frechet"] == alone["frechet"] and alone["draws"] is None
+    drawn = scores["draws"]["frechet"]
+    assert drawn["mean"] + 3 * drawn["sd"] < scores["frechet"]["value"]
+    # Beside the floor, too, images are drawn from all of them.
+    assert abs(scores["floor"]["frechet"]["excess_mean"]) < 2
+    assert alone["floor"]["frechet"]["excess_mean"] > 4
+    json.dumps(scores)
 
 
 def test_a_ladder_refuses_sets_of_different_counts():

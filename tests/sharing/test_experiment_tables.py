@@ -234,6 +234,7 @@ def test_scores_are_taken_from_the_report_of_an_evaluation():
             "real": {"precision": 0.5, "density": 0.6, "recall": 0.7, "coverage": 0.8},
             "fake": {"precision": 0.15, "density": 0.25, "recall": 0.35, "coverage": 0.45},
         },
+        "draws": None,
     }  # fmt: skip
     features = {"name": "cxr", "dims": 128, "weights": "ab", "about": "x", "score": "FD-cxr"}
     report = {"extractors": [{"features": features, "scores": [entry]}], "warnings": ["w"]}
@@ -244,3 +245,20 @@ def test_scores_are_taken_from_the_report_of_an_evaluation():
     assert (flat["kid_floor"], flat["kid_at_floor"]) == (0.001, 0.03)
     assert (flat["spectrum_db"], flat["checkerboard_db"]) == (2.0, 3.0)
     assert (flat["recall"], flat["recall_floor"], flat["recall_at_floor"]) == (0.3, 0.7, 0.35)
+    assert flat["draws"] == 1
+    means = {
+        "frechet": 1.4,
+        "kid": 0.03,
+        "precision": 0.2,
+        "density": 0.3,
+        "recall": 0.4,
+        "coverage": 0.5,
+    }
+    entry["draws"] = {
+        "n": 6,
+        "sets": 9,
+        **{key: {"mean": mean, "sd": 0.1} for key, mean in means.items()},
+    }
+    drawn = tables.flat_scores(report)
+    assert drawn["draws"] == 9 and {key: drawn[key] for key in means} == means
+    assert drawn["frechet_error"] == 0.1 and drawn["frechet_at_floor"] == 1.7
