@@ -1,9 +1,12 @@
 """`small_data` on each class of a set: a GAN a class, or one conditional GAN of all classes?
 
     python -m experiments.classes --data films/ --out runs/classes --scale small --seeds 0,1,2
+    python -m experiments.classes --data manifest.csv:train --held-out manifest.csv:test
 
 A conditional GAN sees as many images as the others together, so both cost the same: each class as
 often as its films are many, and, where one has twice as many as another, all classes alike too.
+What few films gain from others shows against films held out: those trained on are soon reached by
+either.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ EXPERIMENT = Experiment(
         "small": {"recipe": {}, "phantom": {"normal": 200, "covid": 60}, "curve": 6},
         "paper": {"recipe": {}, "phantom": {"normal": 500, "covid": 60}, "curve": 6},
     },
+    holds_out=True,
 )  # fmt: skip
 
 
@@ -58,6 +62,10 @@ def cells(setting: Setting):
             f"{films} has {len(labels)} of the classes asked for, and this compares one GAN of"
             " several with a GAN of each: give a folder with a folder a class"
         )
+    if setting.held_out:
+        reproducing.count_apart(films, setting.held_out, tuple(labels))
+        for label in labels:
+            reproducing.check_scorable(setting.held_out, (label,))
     for seed in setting.seeds:
         recipe = setting.recipe(seed=seed)
         seen = {label: recipe.total_images(counts[label]) for label in labels}
@@ -75,6 +83,7 @@ def cells(setting: Setting):
                 films,
                 f"{label}: {ALONE}",
                 (label,),
+                also_against=setting.held_out,
                 generate=counts[label],
                 draws=reproducing.sets_scored(counts[label]),
                 work=ablating.measure,
@@ -92,6 +101,7 @@ def cells(setting: Setting):
                     films,
                     f"{label}: {kind}",
                     tuple(labels),
+                    also_against=setting.held_out,
                     generate=counts[label],
                     draws=reproducing.sets_scored(counts[label]),
                     run=f"{run}-seed-{seed}",
@@ -106,6 +116,7 @@ def score_class(cell: Cell, folder: Path, setting: Setting) -> dict:
     numbers = reproducing.train(cell, run, setting)
     one = dataclasses.replace(cell, classes=(cell.options["label"],))
     numbers |= reproducing.score(str(run / "export"), cell.data, one, setting)
+    numbers |= reproducing.score_also(str(run / "export"), one, setting)
     return numbers | ablating.nearness(one, str(run / "export"), setting)
 
 
@@ -114,18 +125,20 @@ def present(setting: Setting, results: list[dict]) -> Page:
     classes: dict[str, list[dict]] = {}
     for result in results:
         classes.setdefault(label_of(result), []).append(result)
+    sets = {"": classes}
+    if setting.held_out:
+        sets[" films never trained on"] = {
+            label: [contrasting.also(result) for result in found]
+            for label, found in classes.items()
+        }
     tables = [aims_table(classes)]
-    differences = []
-    for label, found in classes.items():
-        tables.append(contrasting.scores_table(label, found))
-        base = f"{label}: {ALONE}"
-        if base in (rows := experiment_tables.by_row(found)) and len(rows) > 1:
-            table = experiment_tables.differences_table("", base, found, contrasting.SCORES)
-            differences += table.rows
-            header, note = table.header, table.note
-    if differences:
-        title = "One GAN of all classes, less a GAN a class, at the same total cost"
-        tables.append(Table(title, ("", *header[1:]), tuple(differences), note))
+    for films, scored in sets.items():
+        tables += [
+            contrasting.scores_table(f"{label}{films}", found) for label, found in scored.items()
+        ]
+    tables += [
+        table for films, scored in sets.items() if (table := differences_table(films, scored))
+    ]
     good = reproducing.complete(results)
     tables.append(
         experiment_tables.results_table(
@@ -139,6 +152,21 @@ def present(setting: Setting, results: list[dict]) -> Page:
         )
     )
     return Page(tuple(tables), tuple(draw(setting, classes)))
+
+
+def differences_table(films: str, classes: dict[str, list[dict]]) -> Table | None:
+    """Return how far the common GANs lie from a GAN a class, or None where there is no pair."""
+    made = []
+    for label, found in classes.items():
+        base = f"{label}: {ALONE}"
+        if base in (rows := experiment_tables.by_row(found)) and len(rows) > 1:
+            made.append(experiment_tables.differences_table("", base, found, contrasting.SCORES))
+    if not made:
+        return None
+    title = "One GAN of all classes, less a GAN a class, at the same total cost"
+    title += f", against{films}" if films else ""
+    rows = tuple(row for table in made for row in table.rows)
+    return Table(title, ("", *made[0].header[1:]), rows, made[0].note)
 
 
 def label_of(result: dict) -> str:

@@ -18,7 +18,7 @@ from keras_cxrgan import runs
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.rules import check_effect
 from keras_cxrgan.workflows import contrasting, reproducing
-from keras_cxrgan.workflows.choosing import FEWEST_SCORED, sets_scored
+from keras_cxrgan.workflows.choosing import count_apart, sets_scored
 from keras_cxrgan.workflows.describing import Cell, Experiment, Setting, check_fields
 
 BASE = "base"
@@ -124,7 +124,9 @@ def plan_ablation(
         raise ValueError(f"--curve must be 0 or more points, got {curve}")
     if data is None and (classes or held_out):
         raise ValueError("--class and --held-out are of films: name them with --data")
-    films, held_out_films = _count(data, held_out, tuple(classes))
+    films, held_out_films = sum(PHANTOM.values()), 0
+    if data is not None:
+        films, held_out_films = count_apart(data, held_out, tuple(classes))
     fields = dict(fields or {})
     check_fields(fields, **{"--images": images, "--epochs": epochs})
     if epochs is None and images is not None:
@@ -201,40 +203,6 @@ def _check_change(label: str, changed: Mapping[str, str], setting: Setting) -> N
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
     raise ValueError(f"{place} changes nothing of what the base learns")
-
-
-def _count(data: str | None, held_out: str | None, classes: tuple[str, ...]) -> tuple[int, int]:
-    """Return how many films are trained on and held out, none of them the same."""
-    if data is None:
-        return sum(PHANTOM.values()), 0
-    from keras_cxrgan.data import sources
-    from keras_cxrgan.data.records import content_hash
-    from keras_cxrgan.data.splits import crossing
-
-    trained_on = sources.read_source(data, classes)[0].records
-    sources.leaks(data, trained_on, allowed=False)
-    held = sources.read_source(held_out, classes)[0].records if held_out else ()
-    chosen = ", ".join(classes)
-    for source, records in ((data, trained_on), (held_out, held)):
-        if source and len(records) < FEWEST_SCORED:
-            raise ValueError(
-                f"{source} has {len(records)} films{f' of {chosen}' if chosen else ''}, and scores"
-                f" need {FEWEST_SCORED} or more: add films"
-                f"{', or leave --held-out out' if source == held_out else ''}"
-            )
-    if held:
-        ours = {content_hash(record.read()) for record in trained_on}
-        ours |= {record.original for record in trained_on if record.original}
-        hashes = [content_hash(record.read()) for record in held]
-        shared = crossing(
-            ours, [record.name for record in held], hashes, [record.original for record in held]
-        )
-        if shared:
-            raise ValueError(
-                f"{len(shared)} films of --held-out {held_out} are trained on"
-                f" ({Path(shared[0]).name}, ...): hold out films of other patients"
-            )
-    return len(trained_on), len(held)
 
 
 def describe(plan: Ablation) -> dict:

@@ -79,6 +79,38 @@ def check_scorable(source: str, classes: tuple[str, ...] = ()) -> None:
         )
 
 
+def count_apart(data: str, held_out: str | None, classes: tuple[str, ...]) -> tuple[int, int]:
+    """Return how many films are trained on and held out; refuse too few, and films of both."""
+    from keras_cxrgan.data import sources
+    from keras_cxrgan.data.records import content_hash
+    from keras_cxrgan.data.splits import crossing
+
+    trained_on = sources.read_source(data, classes)[0].records
+    sources.leaks(data, trained_on, allowed=False)
+    held = sources.read_source(held_out, classes)[0].records if held_out else ()
+    chosen = ", ".join(classes)
+    for source, records in ((data, trained_on), (held_out, held)):
+        if source and len(records) < FEWEST_SCORED:
+            raise ValueError(
+                f"{source} has {len(records)} films{f' of {chosen}' if chosen else ''}, and scores"
+                f" need {FEWEST_SCORED} or more: add films"
+                f"{', or leave --held-out out' if source == held_out else ''}"
+            )
+    if held:
+        ours = {content_hash(record.read()) for record in trained_on}
+        ours |= {record.original for record in trained_on if record.original}
+        hashes = [content_hash(record.read()) for record in held]
+        shared = crossing(
+            ours, [record.name for record in held], hashes, [record.original for record in held]
+        )
+        if shared:
+            raise ValueError(
+                f"{len(shared)} films of --held-out {held_out} are trained on"
+                f" ({Path(shared[0]).name}, ...): hold out films of other patients"
+            )
+    return len(trained_on), len(held)
+
+
 def sets_scored(count: int) -> int:
     """Return how many sets of `count` generated images are scored, so that one tells no tale.
 

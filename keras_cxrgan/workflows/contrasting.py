@@ -58,7 +58,7 @@ def present(plan: Ablation, results: list[dict]) -> Page:
     setting = plan.setting
     sets = {"the films trained on": results}
     if setting.held_out:
-        sets["films never trained on"] = [_also(result) for result in results]
+        sets["films never trained on"] = [also(result) for result in results]
     tables = [scores_table(films, scored) for films, scored in sets.items()]
     # What is held out judges, where there is any.
     tables.append(_differences(plan, list(sets.values())[-1], list(sets)[-1]))
@@ -88,7 +88,7 @@ def present(plan: Ablation, results: list[dict]) -> Page:
     return Page(tuple(tables), tuple(_figures(plan, good)), tuple(findings))
 
 
-def _also(result: dict) -> dict:
+def also(result: dict) -> dict:
     """Return a result with the scores against held-out films in the place of the others."""
     if "error" in result:
         return result

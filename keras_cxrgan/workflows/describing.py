@@ -27,6 +27,7 @@ class Experiment:
     scales: Mapping[str, Mapping]
     classes: tuple[str, ...] = ()  # trained on, where the given films have them; () = all
     fewest: int = 1  # films of `classes` below which the largest class given stands in for them
+    holds_out: bool = False  # may also score against films never trained on (--held-out)
     divides: bool = False  # trains on some films and tests on others: a study, not a training
 
 

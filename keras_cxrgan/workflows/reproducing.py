@@ -29,6 +29,7 @@ from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.experiment_tables import flat_scores
 from keras_cxrgan.workflows.choosing import (
     check_scorable,
+    count_apart,
     count_classes,
     count_films,
     nested_subsets,
@@ -57,7 +58,9 @@ __all__ = [
     "Setting",
     "Stopped",
     "command",
+    "check_scorable",
     "complete",
+    "count_apart",
     "count_classes",
     "count_films",
     "finished",
@@ -69,6 +72,7 @@ __all__ = [
     "same_extractor",
     "sample_grid",
     "score",
+    "score_also",
     "sets_scored",
     "some_films",
     "train",
@@ -164,10 +168,7 @@ def train_and_score(cell: Cell, folder: Path, setting: Setting) -> dict:
             folder / TRAINED, json.dumps({"trained_as": trained_as, "numbers": numbers}, indent=1)
         )
     numbers |= score(str(generator), cell.evaluate_against or cell.data, cell, setting)
-    if cell.also_against:
-        also = score(str(generator), cell.also_against, cell, setting)
-        numbers |= {f"also_{name}": value for name, value in also.items()}
-    return numbers
+    return numbers | score_also(str(generator), cell, setting)
 
 
 def train(cell: Cell, run: Path, setting: Setting) -> dict:
@@ -222,6 +223,15 @@ def score(generator: str, real: str, cell: Cell, setting: Setting) -> dict:
         **setting.score_options,
     )
     return flat_scores(result)
+
+
+def score_also(generator: str, cell: Cell, setting: Setting) -> dict:
+    """Return the scores against the second films, as many images as these; {} where none are."""
+    if not cell.also_against:
+        return {}
+    as_many = dataclasses.replace(cell, generate=0)
+    found = score(generator, cell.also_against, as_many, setting)
+    return {f"also_{name}": value for name, value in found.items()}
 
 
 def finished(setting: Setting, name: str) -> dict | None:
@@ -364,11 +374,20 @@ def command(experiment: Experiment, cells, present=None):
     @click.option(
         "--features", default="cxr", show_default=True, help="Extractor, as of cxrgan evaluate."
     )
+    @click.option(
+        "--held-out",
+        type=click.Path(),
+        hidden=not experiment.holds_out,
+        help="Films of other patients, never trained on: scored against too.",
+    )
     @click.option("--weights", type=click.Path(), help="File with the extractor's weights.")
     @click.option("--only", multiple=True, metavar="ROW", help="Row to run; repeatable.")
     @click.option("--set", "changes", multiple=True, metavar="FIELD=VALUE", help="Of every recipe.")
     @click.option("--json", "as_json", is_flag=True, help="Print results.json and nothing else.")
-    def main(data, classes, out, scale, seeds, features, weights, only, changes, as_json):
+    def main(data, classes, out, scale, seeds, features, held_out, weights, only, changes, as_json):
+        if held_out and not (experiment.holds_out and data):
+            needed = "films to train on (--data)" if experiment.holds_out else "another experiment"
+            raise click.UsageError(f"--held-out would change nothing here: it needs {needed}")
         with quiet_tensorflow():
             from keras_cxrgan.training import runtime  # noqa: F401
         try:
@@ -385,6 +404,7 @@ def command(experiment: Experiment, cells, present=None):
                     parse_changes(changes),
                     progress,
                     only,
+                    held_out,
                 )
                 written = reproduce(setting, cells, present)
         except Stopped as stopped:

@@ -1,6 +1,7 @@
 """One GAN of all classes against a GAN a class: equal cost, each class scored by its own images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -81,6 +82,60 @@ def test_the_page_has_the_aims_the_differences_and_pictures(done):
     assert "## One GAN of all classes, less a GAN a class, at the same total cost" in page
     assert all((done[0] / name).stat().st_size > 1000 for name in ("pairs.png", "curves.png"))
     assert not list(done[0].glob("light-together-seed-0/run*"))
+
+
+def write_other(folder, count=14):
+    """Films of both classes, none of which is trained on."""
+    random = np.random.default_rng(1)
+    for label in COUNTS:
+        (folder / label).mkdir(parents=True)
+        for index in range(count):
+            image = random.integers(0, 120, (32, 32), dtype=np.uint8)
+            write_png(folder / label / f"{index}.png", image + 130 * (label == "light"))
+    return folder
+
+
+def test_films_never_trained_on_judge_what_was_trained_before(films, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done[0], out)
+    held_out = write_other(tmp_path / "held")
+    given = [*words(films, out), "--held-out", str(held_out)]
+    result = CliRunner().invoke(classes.main, given)
+    assert result.exit_code == 0, result.output
+    before = {cell["name"]: cell for cell in done[1]["cells"]}
+    cells = json.loads((out / "results.json").read_text())["cells"]
+    for cell in cells:
+        assert (cell["also_real_images"], cell["also_generated_images"]) == (14, 14)
+        assert cell["also_frechet"] != cell["frechet"]
+        assert cell["seconds"] == before[cell["name"]]["seconds"]  # trained once, scored anew
+        assert cell["frechet_at_floor"] == before[cell["name"]]["frechet_at_floor"]
+    page = (out / "results.md").read_text()
+    assert "## Scores against dark films never trained on: 7 images on each side" in page
+    assert "at the same total cost, against films never trained on" in page
+
+
+@pytest.mark.parametrize(
+    ("count", "held", "said"),
+    [
+        (9, "other", "films of light, and scores need 14 or more"),
+        (14, "films", "films of --held-out"),
+    ],
+)
+def test_films_that_cannot_judge_are_refused(films, tmp_path, count, held, said):
+    other = write_other(tmp_path / "other", count)
+    if count == 9:  # enough in all, too few of one class
+        for index in range(20):
+            write_png(other / "dark" / f"more-{index}.png", np.full((32, 32), index, np.uint8))
+    given = [*words(films, tmp_path / "out"), "--held-out", str({"films": films}.get(held, other))]
+    result = CliRunner().invoke(classes.main, given)
+    assert result.exit_code == 1 and said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_held_out_films_are_for_films_that_are_given(tmp_path):
+    result = CliRunner().invoke(classes.main, ["--held-out", "films/", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "it needs films to train on (--data)" in result.output
 
 
 def test_a_set_of_one_class_is_refused(films, tmp_path):
