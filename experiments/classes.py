@@ -125,20 +125,20 @@ def present(setting: Setting, results: list[dict]) -> Page:
     classes: dict[str, list[dict]] = {}
     for result in results:
         classes.setdefault(label_of(result), []).append(result)
-    sets = {"": classes}
+    tables = [aims_table(classes)]
+    tables += [contrasting.scores_table(label, found) for label, found in classes.items()]
+    tables.append(differences_table("the films trained on", classes, contrasting.SCORES))
     if setting.held_out:
-        sets[" films never trained on"] = {
+        unseen = {
             label: [contrasting.also(result) for result in found]
             for label, found in classes.items()
         }
-    tables = [aims_table(classes)]
-    for films, scored in sets.items():
         tables += [
-            contrasting.scores_table(f"{label}{films}", found) for label, found in scored.items()
+            contrasting.unseen_table(f"{label} films never trained on", found)
+            for label, found in unseen.items()
         ]
-    tables += [
-        table for films, scored in sets.items() if (table := differences_table(films, scored))
-    ]
+        tables.append(differences_table("films never trained on", unseen, contrasting.UNSEEN))
+    tables = [table for table in tables if table]
     good = reproducing.complete(results)
     tables.append(
         experiment_tables.results_table(
@@ -154,17 +154,16 @@ def present(setting: Setting, results: list[dict]) -> Page:
     return Page(tuple(tables), tuple(draw(setting, classes)))
 
 
-def differences_table(films: str, classes: dict[str, list[dict]]) -> Table | None:
+def differences_table(films: str, classes: dict[str, list[dict]], columns) -> Table | None:
     """Return how far the common GANs lie from a GAN a class, or None where there is no pair."""
     made = []
     for label, found in classes.items():
         base = f"{label}: {ALONE}"
         if base in (rows := experiment_tables.by_row(found)) and len(rows) > 1:
-            made.append(experiment_tables.differences_table("", base, found, contrasting.SCORES))
+            made.append(experiment_tables.differences_table("", base, found, columns))
     if not made:
         return None
-    title = "One GAN of all classes, less a GAN a class, at the same total cost"
-    title += f", against{films}" if films else ""
+    title = f"One GAN of all classes, less a GAN a class, at the same total cost, against {films}"
     rows = tuple(row for table in made for row in table.rows)
     return Table(title, ("", *made[0].header[1:]), rows, made[0].note)
 

@@ -128,6 +128,23 @@ def score_draws(
     }
 
 
+def score_reals(
+    held_out: np.ndarray, train: np.ndarray, *, neighbours: int = 5, splits: int = 20, seed: int = 0
+) -> dict[str, float]:
+    """Return what films trained on score against held-out ones: what a generator may hope for.
+
+    Means of `quick_scores` over random sets of as many films trained on; {} where these are fewer.
+    """
+    if len(train) < len(held_out):
+        return {}
+    random = np.random.default_rng(seed)
+    rows = [
+        quick_scores(held_out, train[random.permutation(len(train))[: len(held_out)]], neighbours)
+        for _ in range(splits)
+    ]
+    return {name: float(np.mean([row[name] for row in rows])) for name in METRICS}
+
+
 def floor(
     real: np.ndarray, fake: np.ndarray, *, neighbours: int = 5, splits: int = 20, seed: int = 0
 ) -> dict:

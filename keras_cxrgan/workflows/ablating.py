@@ -335,6 +335,7 @@ def _nearness(cell: Cell, generator: str, setting: Setting):
     """Return (numbers, the function that takes images to features, features of the films)."""
     from keras_cxrgan.evaluation import memorisation
     from keras_cxrgan.evaluation.neighbours import nearest
+    from keras_cxrgan.evaluation.scores import score_reals
     from keras_cxrgan.workflows.comparing import Options, load_comparison
 
     count = cell.generate * cell.draws
@@ -366,6 +367,9 @@ def _nearness(cell: Cell, generator: str, setting: Setting):
     }
     if held:
         numbers["authenticity_real"] = memorisation.authenticity(others, train)
+        numbers |= {
+            f"also_{name}_reals": value for name, value in score_reals(others, train).items()
+        }
     pairs = len(train) * (len(train) + cell.generate + (len(others) if held else 0))
     if pairs <= MOST_PAIRS:
         numbers |= _audit(

@@ -20,6 +20,11 @@ SCORES = (
     Column("kid_at_floor", "KID x 1000", "lower", 1000),
     *(Column(f"{name}_at_floor", name, "higher") for name in PRDC),
 )
+UNSEEN = (
+    Column("frechet", "Fréchet", "lower"),
+    Column("kid", "KID x 1000", "lower", 1000),
+    *(Column(name, name, "higher") for name in PRDC),
+)
 WHOLE = (
     Column("frechet", "Fréchet", "lower"),
     Column("frechet_error", "its standard error"),
@@ -120,6 +125,26 @@ def scores_table(films: str, results: list[dict]) -> Table:
         reference=("real half against half", floor),
         note="Mean ± sd over seeds, at the count that halves of the real films have, drawn from"
         f" {_sets(good[0])}.",
+    )
+
+
+def unseen_table(films: str, results: list[dict]) -> Table:
+    """Return the scores against all films held out, below those of the films trained on."""
+    title, good, reference = f"Scores against {films}", reproducing.complete(results), None
+    if good:
+        title += f": {good[0]['real_images']:,} images on each side, Fréchet {good[0]['score']}"
+        reals = {
+            column.key: statistics.fmean(values)
+            for column in UNSEEN
+            if (values := experiment_tables.values_of(good, f"{column.key}_reals"))
+        }
+        reference = ("films trained on", reals) if reals else None
+    return experiment_tables.compared_table(
+        title,
+        results,
+        UNSEEN,
+        reference=reference,
+        note=f"Mean ± sd over seeds, of {_sets(good[0])} images." if good else "",
     )
 
 

@@ -12,6 +12,7 @@ from keras_cxrgan.evaluation.scores import (
     quick_scores,
     score,
     score_draws,
+    score_reals,
     warnings,
 )
 
@@ -129,6 +130,16 @@ def test_scores_of_draws_are_those_of_each_set_by_itself():
         values = [one[name] for one in sets]
         assert drawn[name]["mean"] == pytest.approx(np.mean(values))
         assert drawn[name]["sd"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_films_trained_on_score_against_held_out_ones_at_their_count():
+    train, held_out = draw(60, 1, shift=0.3), draw(40, 2)
+    found = score_reals(held_out, train, splits=3, seed=5)
+    random = np.random.default_rng(5)
+    sets = [quick_scores(held_out, train[random.permutation(60)[:40]]) for _ in range(3)]
+    for name in METRICS:
+        assert found[name] == pytest.approx(np.mean([one[name] for one in sets]))
+    assert score_reals(train, held_out) == {}  # fewer would stand too far away
 
 
 def test_one_bad_set_of_few_does_not_pass_for_its_generator():
