@@ -85,7 +85,7 @@ def cells(setting: Setting):
                 (label,),
                 also_against=setting.held_out,
                 generate=counts[label],
-                draws=reproducing.sets_scored(counts[label]),
+                draws=reproducing.sets_scored(counts[label], recipe.image_size),
                 work=ablating.measure,
             )
         # What was asked for by --set is of one class.
@@ -103,7 +103,7 @@ def cells(setting: Setting):
                     tuple(labels),
                     also_against=setting.held_out,
                     generate=counts[label],
-                    draws=reproducing.sets_scored(counts[label]),
+                    draws=reproducing.sets_scored(counts[label], recipe.image_size),
                     run=f"{run}-seed-{seed}",
                     work=score_class,
                     options={"label": label},

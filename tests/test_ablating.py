@@ -221,7 +221,7 @@ def test_all_rows_see_the_same_images_and_are_scored_alike(ablation):
         for prefix in ("", "also_"):
             assert cell[f"{prefix}real_images"] == HELD_OUT
             assert cell[f"{prefix}generated_images"] == HELD_OUT
-            assert cell[f"{prefix}draws"] == 10  # of so few images, one set says little
+            assert cell[f"{prefix}draws"] == 50  # of so few images, one set says little
         assert cell["also_frechet"] != cell["frechet"]
 
 

@@ -72,9 +72,12 @@ def score(
 
     Args:
         pool: (K x M, D), many more fakes of the same generator: `draws` then holds what K sets of
-            M of them score, and the fakes beside the floor are drawn from all of them.
+            M of them score, and the fakes beside the floor are drawn from all of them, K times
+            where K is more than `splits`.
     """
     check_counts(len(real), len(fake), neighbours)
+    if pool is not None:
+        splits = max(splits, len(pool) // len(fake))
     nearest = prdc(real, fake, k=neighbours)
     return {
         "n_real": len(real),

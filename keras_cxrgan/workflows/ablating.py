@@ -301,7 +301,7 @@ def _cells(plan: Ablation) -> Iterable[Cell]:
                 evaluate_against=against,
                 also_against=also,
                 generate=scored,
-                draws=sets_scored(scored),
+                draws=sets_scored(scored, plan.recipe(row).image_size),
                 work=measure,
             )
 
