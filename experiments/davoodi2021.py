@@ -193,6 +193,7 @@ def inception_score(run: Path, cell: Cell, setting: Setting) -> float:
         features=(setting.features,),
         classes=cell.classes,
         count=cell.generate or None,
+        draws=1,
         seed=cell.recipe.seed,
         references=False,
         with_inception_score=True,

@@ -282,6 +282,7 @@ def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, 
     assert (made["n_fake"], made["draws"]["sets"], made["draws"]["n"]) == (40, 3, 40)
     assert made["draws"]["frechet"]["sd"] > 0 and made["provenance"] != alone["provenance"]
     assert files["draws"] is None  # files are what they are
+    assert one["extractors"][0]["scores"][0]["draws"] is None
     balance, distances = tables(three)[:2]
     for table in (balance, distances):
         assert [row[0].strip() for row in table.rows if "sets" in row[0]] == [
@@ -289,6 +290,14 @@ def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, 
         ]
     shown = next(row for row in distances.rows if "sets" in row[0])[1]
     assert float(shown.split(" ± ")[0]) == pytest.approx(made["draws"]["frechet"]["mean"], rel=0.1)
+
+
+def test_a_generator_is_scored_by_many_sets_unless_one_is_asked_for(trained, sets, network):
+    result = workflows.evaluate(
+        sets["real"], [trained[1]], features=(network,), preparation="range=-1:1", references=False,
+        cache=False,
+    )  # fmt: skip
+    assert (only(result)["n_fake"], only(result)["draws"]["sets"]) == (80, 37)  # of 3,000 // 80
 
 
 def test_numbers_that_want_thousands_of_images_are_refused_before_any_work(judge, monkeypatch):

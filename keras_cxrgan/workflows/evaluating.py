@@ -28,6 +28,7 @@ from keras_cxrgan.evaluation.diversity import inception_score, pairwise_ms_ssim
 from keras_cxrgan.evaluation.extractors import Extractor, build_extractor
 from keras_cxrgan.evaluation.features import extract
 from keras_cxrgan.evaluation.neighbours import nearest
+from keras_cxrgan.workflows.choosing import sets_scored
 from keras_cxrgan.workflows.comparing import Comparison, Options, load_comparison
 from keras_cxrgan.workflows.sides import Side, is_generator
 
@@ -44,7 +45,7 @@ def evaluate(
     out: str | Path | None = None,
     features: Sequence[str] = ("cxr",),
     neighbours: int = 5,
-    draws: int = 1,
+    draws: int | None = None,
     references: bool = True,
     kid_subsets: bool = False,
     frechet_infinity: bool = False,
@@ -62,7 +63,8 @@ def evaluate(
         features: names of extractors or paths of models; all scores are given for each.
         neighbours: k of precision, recall, density and coverage.
         draws: sets of images that a run or an export makes and whose scores are averaged, beside
-            those of the first: one set of a few dozen images says little.
+            those of the first: one set of a few dozen images says little. None is as many as
+            `sets_scored` says.
         references: also score degraded real films, so that a reader sees where a score lies.
         kid_subsets, frechet_infinity, with_inception_score: more numbers, for comparison with
             papers that print them; the first two want thousands of images.
@@ -80,9 +82,9 @@ def evaluate(
     progress = report_progress or (lambda *_: None)
     if neighbours < 1:
         raise ValueError(f"--neighbours must be 1 or more, got {neighbours}")
-    if draws < 1:
+    if draws is not None and draws < 1:
         raise ValueError(f"--draws must be 1 or more, got {draws}")
-    if draws > 1 and not any(map(is_generator, fakes)):
+    if draws is not None and draws > 1 and not any(map(is_generator, fakes)):
         raise ValueError("--draws would change nothing here: it needs a run or an export")
     inputs = report.provenance(
         [real, list(fakes), held_out, list(features), neighbours, options.deciding()]
@@ -159,18 +161,18 @@ class _Seen:
     held_out: np.ndarray | None
 
 
-def _look(compared: Comparison, extractor: Extractor, draws: int) -> _Seen:
+def _look(compared: Comparison, extractor: Extractor, draws: int | None) -> _Seen:
     def look(images):
         return None if images is None else compared.features(extractor, images)
 
-    many = draws if draws > 1 else 0
+    def pool(number, images):
+        sets = draws or sets_scored(*images.shape[:2])
+        return compared.draw(number, sets * len(images)) if sets > 1 else None
+
     return _Seen(
         look(compared.real.images),
         [look(fake.images) for fake in compared.fakes],
-        [
-            look(compared.draw(number, many * len(fake.images)) if many else None)
-            for number, fake in enumerate(compared.fakes)
-        ],
+        [look(pool(number, fake.images)) for number, fake in enumerate(compared.fakes)],
         look(compared.held_out.images if compared.held_out else None),
     )
 
