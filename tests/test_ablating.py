@@ -240,6 +240,10 @@ def test_each_set_of_films_has_its_floor_as_the_first_row(ablation):
     assert list(tables(written))[2] == "Difference from the base, against films never trained on"
     errors = tables(written)["The same of all images, against films never trained on"]
     assert errors["header"].count("its standard error") == 2
+    # What films trained on score is what a generator may hope for.
+    assert errors["rows"][0][0] == "films trained on"
+    reals = [cell["also_frechet_reals"] for cell in written["cells"]]
+    assert float(errors["rows"][0][2]) == pytest.approx(np.mean(reals), rel=0.01)
 
 
 def test_nearest_distances_stand_beside_those_of_held_out_films(ablation):

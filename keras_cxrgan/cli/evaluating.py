@@ -125,7 +125,7 @@ def _all(options):
 @click.option(
     "--draws",
     type=int,
-    help="Sets of images made with a run, each scored.  [default: 3,000 images in all, 50 sets at most]",
+    help="Sets of images made with a run, each scored.  [default: of 3,000 images with cxr, else 1]",
 )
 @click.option("--no-references", is_flag=True, help="Leave out the ladder of degraded real films.")
 @click.option("--kid-subsets", is_flag=True, help="Also KID as 100 subsets of 1,000 images.")

@@ -130,22 +130,26 @@ def scores_table(films: str, results: list[dict]) -> Table:
 
 def unseen_table(films: str, results: list[dict]) -> Table:
     """Return the scores against all films held out, below those of the films trained on."""
-    title, good, reference = f"Scores against {films}", reproducing.complete(results), None
+    title, good = f"Scores against {films}", reproducing.complete(results)
     if good:
         title += f": {good[0]['real_images']:,} images on each side, Fréchet {good[0]['score']}"
-        reals = {
-            column.key: statistics.fmean(values)
-            for column in UNSEEN
-            if (values := experiment_tables.values_of(good, f"{column.key}_reals"))
-        }
-        reference = ("films trained on", reals) if reals else None
     return experiment_tables.compared_table(
         title,
         results,
         UNSEEN,
-        reference=reference,
+        reference=_trained_on(good),
         note=f"Mean ± sd over seeds, of {_sets(good[0])} images." if good else "",
     )
+
+
+def _trained_on(good: list[dict]) -> tuple[str, dict[str, float]] | None:
+    """Return the row of what films trained on score against films held out, where that is known."""
+    reals = {
+        column.key: statistics.fmean(values)
+        for column in UNSEEN
+        if (values := experiment_tables.values_of(good, f"{column.key}_reals"))
+    }
+    return ("films trained on", reals) if reals else None
 
 
 def _sets(result: dict) -> str:
@@ -163,6 +167,7 @@ def _whole_table(films: str, results: list[dict]) -> Table:
         title,
         results,
         WHOLE,
+        reference=_trained_on(good),
         note="Distances are means over the sets, their standard errors those of one set: for other"
         " films and other images of the same generator; ± is the sd over seeds, of other trainings."
         " More images lower a Fréchet distance, so these are not"

@@ -64,7 +64,7 @@ def evaluate(
         neighbours: k of precision, recall, density and coverage.
         draws: sets of images that a run or an export makes and whose scores are averaged, beside
             those of the first: one set of a few dozen images says little. None is as many as
-            `sets_scored` says.
+            `sets_scored` says with cxr, and one with slower networks.
         references: also score degraded real films, so that a reader sees where a score lies.
         kid_subsets, frechet_infinity, with_inception_score: more numbers, for comparison with
             papers that print them; the first two want thousands of images.
@@ -166,7 +166,8 @@ def _look(compared: Comparison, extractor: Extractor, draws: int | None) -> _See
         return None if images is None else compared.features(extractor, images)
 
     def pool(number, images):
-        sets = draws or sets_scored(*images.shape[:2])
+        # An Inception takes minutes for so many.
+        sets = draws or (sets_scored(*images.shape[:2]) if extractor.name == "cxr" else 1)
         return compared.draw(number, sets * len(images)) if sets > 1 else None
 
     return _Seen(
