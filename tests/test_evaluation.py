@@ -271,7 +271,7 @@ def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, 
     one, three = (
         workflows.evaluate(
             sets["real"], [run, sets["good"]], features=(network,), preparation="range=-1:1",
-            count=40, draws=draws, references=False, cache=False,
+            count=40, draws=draws, references=False, cache=False, held_out=sets["unseen"],
         )
         for draws in (1, 3)
     )  # fmt: skip
@@ -283,8 +283,8 @@ def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, 
     assert made["draws"]["frechet"]["sd"] > 0 and made["provenance"] != alone["provenance"]
     assert files["draws"] is None  # files are what they are
     assert one["extractors"][0]["scores"][0]["draws"] is None
-    balance, distances = tables(three)[:2]
-    for table in (balance, distances):
+    balance, distances, unseen = tables(three)[:3]
+    for table in (balance, distances, unseen):
         assert [row[0].strip() for row in table.rows if "sets" in row[0]] == [
             "3 sets of 40 fakes, mean ± sd"
         ]

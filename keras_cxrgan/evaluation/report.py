@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE = "metrics.json"
+PRDC = ("precision", "density", "recall", "coverage")
 
 INCEPTION_SCORE_NOTE = (
     "The Inception Score counts ImageNet classes (dogs, cars), so it means little for chest"
@@ -74,14 +75,12 @@ def _balance(block: dict) -> Table:
             )
         )
         if drawn := entry["draws"]:
-            names = ("precision", "density", "recall", "coverage")
-            shown = (plus_minus(drawn[name]["mean"], drawn[name]["sd"]) for name in names)
-            rows.append((_of_draws(drawn), *shown, ""))
+            rows.append((_of_draws(drawn), *_spread(drawn, PRDC), ""))
         rows.append((f"  the same at {floor['n']:,} each", *_prdc(floor["fake"]), ""))
         rows.append((f"  real halves at {floor['n']:,} each", *_prdc(floor["real"]), ""))
     return Table(
         f"{features['name']}: {features['about']}; {features['dims']} dims, {features['preparation']}",
-        ("", "precision", "density", "recall", "coverage", "Vendi"),
+        ("", *PRDC, "Vendi"),
         tuple(rows),
         "Fidelity: precision, density. Diversity: recall, coverage, Vendi score (fake of real).",
     )
@@ -91,8 +90,16 @@ def _of_draws(drawn: dict) -> str:
     return f"  {drawn['sets']} sets of {drawn['n']:,} fakes, mean ± sd"
 
 
+def _spread(drawn: dict, names: tuple[str, ...]) -> tuple[str, ...]:
+    scale = {"kid": 1000}
+    return tuple(
+        plus_minus(*(scale.get(name, 1) * drawn[name][each] for each in ("mean", "sd")))
+        for name in names
+    )
+
+
 def _prdc(values: dict) -> tuple[str, ...]:
-    return tuple(f"{values[name]:.2f}" for name in ("precision", "density", "recall", "coverage"))
+    return tuple(f"{values[name]:.2f}" for name in PRDC)
 
 
 def _distances(block: dict) -> Table:
@@ -108,11 +115,7 @@ def _distances(block: dict) -> Table:
             )
         )
         if drawn := entry["draws"]:
-            shown = (
-                plus_minus(scale * drawn[name]["mean"], scale * drawn[name]["sd"])
-                for name, scale in (("frechet", 1), ("kid", 1000))
-            )
-            rows.append((_of_draws(drawn), *shown, ""))
+            rows.append((_of_draws(drawn), *_spread(drawn, ("frechet", "kid")), ""))
         if "infinity" in frechet:
             value = frechet["infinity"]["frechet_infinity"]
             rows.append(("  extrapolated to endlessly many images", f"{value:.4g}", "", ""))
@@ -155,12 +158,20 @@ def _held_out(block: dict) -> Table:
             (f"{label} to held-out films", "fake_to_held_out"),
             ("real films to held-out films", "real_to_held_out"),
         ):
+            found = values["prdc"].get(key)
             rows.append(
-                (f"{name}, {values['n']:,} each", short(values[key]), short(1000 * kid[key]))
+                (
+                    f"{name}, {values['n']:,} each",
+                    short(values[key]),
+                    short(1000 * kid[key]),
+                    *(_prdc(found) if found else [""] * len(PRDC)),
+                )
             )
+            if key == "fake_to_held_out" and (drawn := values["draws"]):
+                rows.append((_of_draws(drawn), *_spread(drawn, ("frechet", "kid", *PRDC))))
     return Table(
         f"{block['features']['name']}: films the generator never saw",
-        ("", block["features"]["score"], "KID x 1000"),
+        ("", block["features"]["score"], "KID x 1000", *PRDC),
         tuple(rows),
         "Generated images nearer to the training films than to held-out ones of the same kind have"
         " learnt these films, and not only what such films look like.",
@@ -184,10 +195,7 @@ def _ladder(block: dict) -> Table:
             f"{ladder['n']:,} each",
             block["features"]["score"],
             "KID x 1000",
-            "precision",
-            "density",
-            "recall",
-            "coverage",
+            *PRDC,
         ),
         rows,
         "Degradations of real films, severity 0 to 1; > marks what is evaluated.",

@@ -99,7 +99,9 @@ def score(
             real, fake if pool is None else pool, neighbours=neighbours, splits=splits, seed=seed
         ),
         "draws": None if pool is None else score_draws(real, pool, len(fake), neighbours, seed),
-        "held_out": None if held_out is None else _against_held_out(real, fake, held_out, seed),
+        "held_out": None
+        if held_out is None
+        else _against_held_out(real, fake, held_out, pool, neighbours, seed),
     }
 
 
@@ -199,7 +201,7 @@ def _vendi(real, fake, seed) -> dict:
     return {"n": count, "real": values[0], "fake": values[1], "ratio": ratio, "share": share}
 
 
-def _against_held_out(real, fake, held_out, seed) -> dict:
+def _against_held_out(real, fake, held_out, pool, neighbours, seed) -> dict:
     random = np.random.default_rng(seed)
     count = min(len(real), len(fake), len(held_out))
     real, fake, held_out = (
@@ -218,6 +220,13 @@ def _against_held_out(real, fake, held_out, seed) -> dict:
             "fake_to_held_out": kid(held_out, fake),
             "real_to_held_out": kid(held_out, real),
         },
+        # What films trained on reach of the others is what a generator may hope for.
+        "prdc": {
+            name: {key: found[key] for key in PRDC}
+            for name, side in (("fake_to_held_out", fake), ("real_to_held_out", real))
+            for found in (prdc(held_out, side, k=neighbours),)
+        },
+        "draws": None if pool is None else score_draws(held_out, pool, count, neighbours, seed),
     }
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from keras_cxrgan.evaluation.report import Table, markdown_table, plus_minus, short
+from keras_cxrgan.evaluation.report import PRDC, Table, markdown_table, plus_minus, short
 
 COLUMNS = {
     "films": "films",
@@ -23,7 +23,6 @@ COLUMNS = {
     "recall": "recall",
 }
 """The columns of a table of results, unless others are asked for: key of a result -> title."""
-PRDC = ("precision", "density", "recall", "coverage")
 ALIKE = ("films", "epochs", "generator_updates", "images_seen", "real_images", "generated_images")
 ENOUGH_SEEDS = 3  # to say how much trainings differ
 # Student's t, two-sided 95 %, of 3, 4, ... paired differences: two standard errors would call one

@@ -69,6 +69,15 @@ def test_copies_of_training_films_are_suspected_against_held_out_films():
     assert not named(findings(score(REAL, copies)), "COPIES?")
 
 
+def test_what_is_reached_of_films_held_out_stands_beside_what_films_trained_on_reach():
+    real, fake, held_out = REAL[:100], draw(100, 6, scale=0.5), draw(100, 7)
+    found = score(real, fake, held_out=held_out)["held_out"]["prdc"]
+    for name, side in (("fake_to_held_out", fake), ("real_to_held_out", real)):
+        expected = quick_scores(held_out, side)
+        assert found[name] == {key: pytest.approx(expected[key]) for key in found[name]}
+    assert found["fake_to_held_out"]["recall"] < 0.7 * found["real_to_held_out"]["recall"]
+
+
 def test_all_copies_of_one_image_are_a_collapse():
     assert named(findings(score(REAL, np.repeat(REAL[:1], 200, axis=0))), "COLLAPSE")
 
@@ -151,6 +160,11 @@ def test_one_bad_set_of_few_does_not_pass_for_its_generator():
     assert scores["frechet"] == alone["frechet"] and alone["draws"] is None
     drawn = scores["draws"]["frechet"]
     assert drawn["mean"] + 3 * drawn["sd"] < scores["frechet"]["value"]
+    held_out = draw(40, 4)
+    held = score(films, pool[:30], pool=pool, held_out=held_out)["held_out"]
+    assert (held["n"], held["draws"]["n"], held["draws"]["sets"]) == (30, 30, 50)
+    assert held["draws"]["frechet"]["mean"] < held["fake_to_held_out"] - 1
+    assert score(films, pool[:30], held_out=held_out)["held_out"]["draws"] is None
     # Beside the floor, too, images are drawn from all of them.
     assert abs(scores["floor"]["frechet"]["excess_mean"]) < 2
     assert alone["floor"]["frechet"]["excess_mean"] > 4
