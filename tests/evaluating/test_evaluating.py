@@ -4,120 +4,17 @@ import hashlib
 import json
 import re
 
-import cv2
 import keras
-import numpy as np
 import pytest
 from click.testing import CliRunner
+from clouds import clouds, only, write
 
 from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
 from keras_cxrgan.evaluation import torch_weights
 from keras_cxrgan.evaluation.inception import random_state_dict
 from keras_cxrgan.evaluation.report import tables
-from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.workflows import comparing
-
-SIDE = 32
-
-
-def clouds(count, seed):
-    """Cloudy images of one law, all different."""
-    random = np.random.default_rng(seed)
-    fields = random.normal(size=(count, SIDE, SIDE))
-    fields = np.stack([cv2.GaussianBlur(field, (0, 0), 2) for field in fields])
-    scales = random.uniform(25, 50, (count, 1, 1)) / fields.std(axis=(1, 2), keepdims=True)
-    return np.clip(127.5 + scales * fields, 0, 255).astype(np.uint8)
-
-
-def write(folder, images, extension=".png"):
-    folder.mkdir(parents=True)
-    for index, image in enumerate(images):
-        (folder / f"{index:03d}{extension}").write_bytes(cv2.imencode(extension, image)[1])
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    """Folders of images: real, others of the same law, held out, and several bad generators."""
-    folder = tmp_path_factory.mktemp("sets")
-    random = np.random.default_rng(5)
-    many, others, unseen = (clouds(160, seed) for seed in (1, 2, 3))
-    noisy = np.clip(many + random.normal(0, 3, many.shape), 0, 255).astype(np.uint8)
-    images = {
-        "many": many,
-        "others": others,
-        "unseen": unseen,
-        "learnt": noisy,
-        "real": many[:80],
-        "good": others[:80],
-        "held": unseen[:80],
-        "copies": noisy[:20],
-        "few": clouds(20, 7),
-        "collapsed": np.repeat(clouds(4, 4), 20, axis=0),
-        "noise": random.integers(0, 256, (80, SIDE, SIDE), np.uint8),
-    }
-    return {name: write(folder / name, each) for name, each in images.items()}
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A path of a small seeded network that gives 24 features."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 1)),
-            layers.Conv2D(16, 5, strides=2, activation="relu"),
-            layers.Conv2D(24, 5, strides=2, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-        ]
-    )
-    path = tmp_path_factory.mktemp("network") / "small.keras"
-    model.save(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def trained(sets, tmp_path_factory):
-    """(manifest, run trained on its 48 films of `train`) of the real images, in three channels."""
-    folder = tmp_path_factory.mktemp("trained")
-    manifest = str(folder / "manifest.csv")
-    workflows.split(sets["real"], manifest, fractions={"train": 0.6, "test": 0.4}, seed=0)
-    recipe = Recipe().override(
-        image_size=SIDE, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=8,
-        batch_size=16, epochs=1, channels=3, convention="keras",
-    )  # fmt: skip
-    workflows.train(recipe, folder / "run", data=manifest, split="train")
-    return manifest, str(folder / "run")
-
-
-@pytest.fixture(scope="module")
-def judge(sets, network):
-    """evaluate(), with the small network and without a cache."""
-
-    def evaluate(fakes, real="real", **arguments):
-        arguments.setdefault("references", False)
-        arguments.setdefault("features", (network,))
-        arguments.setdefault("preparation", "range=-1:1")
-        return workflows.evaluate(
-            sets[real],
-            [sets[fake] for fake in fakes],
-            cache=False,
-            **arguments,
-        )
-
-    return evaluate
-
-
-@pytest.fixture(scope="module")
-def results(judge):
-    """One result for each generator alone."""
-    return {name: judge([name]) for name in ("good", "collapsed", "noise")}
-
-
-def only(result):
-    return result["extractors"][0]["scores"][0]
 
 
 def test_scores_order_a_good_a_collapsed_and_a_noisy_generator(results):
@@ -244,62 +141,6 @@ def test_a_renamed_folder_is_found_in_the_cache_and_a_changed_file_is_not(
     changed[0, 0, 0] ^= 64
     run(write(tmp_path / "three", changed))
     assert len(kept() - names) == 1
-
-
-def test_generating_and_reading_the_files_back_gives_the_same_scores(
-    trained, sets, network, tmp_path
-):
-    _, run = trained
-    workflows.generate(run, tmp_path / "images", 80, seed=3, grid=True)
-    of_run, of_files = (
-        workflows.evaluate(
-            sets["real"], [str(made)], features=(network,), preparation="range=-1:1",
-            seed=3, references=False, cache=False,
-        )
-        for made in (run, tmp_path / "images")
-    )  # fmt: skip
-    assert "grid.png" in str(of_files["fakes"][0]["notes"])
-    for key in ("frechet", "kid", "vendi", "recall"):
-        assert only(of_run)[key] == only(of_files)[key]
-    warned = " ".join(of_run["warnings"])
-    assert "run was trained on 48 of the 80 images of real" in warned
-    assert "was trained on" not in " ".join(of_files["warnings"])
-
-
-def test_several_sets_of_a_generator_are_scored_beside_the_first(trained, sets, network):
-    _, run = trained
-    one, three = (
-        workflows.evaluate(
-            sets["real"], [run, sets["good"]], features=(network,), preparation="range=-1:1",
-            count=40, draws=draws, references=False, cache=False, held_out=sets["unseen"],
-        )
-        for draws in (1, 3)
-    )  # fmt: skip
-    (alone, _), (made, files) = (result["extractors"][0]["scores"] for result in (one, three))
-    assert {key: made[key] for key in ("frechet", "kid", "recall")} == {
-        key: alone[key] for key in ("frechet", "kid", "recall")
-    }
-    assert (made["n_fake"], made["draws"]["sets"], made["draws"]["n"]) == (40, 3, 40)
-    assert made["draws"]["frechet"]["sd"] > 0 and made["provenance"] != alone["provenance"]
-    assert files["draws"] is None  # files are what they are
-    assert one["extractors"][0]["scores"][0]["draws"] is None
-    balance, distances, unseen = tables(three)[:3]
-    for table in (balance, distances, unseen):
-        assert [row[0].strip() for row in table.rows if "sets" in row[0]] == [
-            "3 sets of 40 fakes, mean ± sd"
-        ]
-    shown = next(row for row in distances.rows if "sets" in row[0])[1]
-    assert float(shown.split(" ± ")[0]) == pytest.approx(made["draws"]["frechet"]["mean"], rel=0.1)
-
-
-def test_a_generator_is_scored_by_many_sets_unless_one_is_asked_for(trained, sets, network):
-    result = workflows.evaluate(
-        sets["few"], [trained[1]], features=("cxr", network), preparation="range=-1:1",
-        references=False, cache=False,
-    )  # fmt: skip
-    ours, other = (block["scores"][0] for block in result["extractors"])
-    assert (ours["n_fake"], ours["draws"]["sets"]) == (20, 50)
-    assert other["draws"] is None  # which may be slow
 
 
 def test_numbers_that_want_thousands_of_images_are_refused_before_any_work(judge, monkeypatch):
@@ -450,38 +291,3 @@ def test_faults_finer_than_the_network_sees_are_warned_about(judge):
 def test_held_out_films_that_were_trained_on_are_not_held_out(judge, sets):
     warned = " ".join(judge(["good"], held_out=sets["real"])["warnings"])
     assert "80 held-out films are also in real" in warned
-
-
-def test_a_generator_is_not_judged_on_films_it_was_trained_on(trained, network, tmp_path):
-    manifest, run = trained
-
-    def judge(held_out, real="train", made=run, **options):
-        return workflows.evaluate(
-            f"{manifest}:{real}", [made], held_out=held_out, features=(network,),
-            preparation="range=-1:1", references=False, cache=False, **options,
-        )  # fmt: skip
-
-    honest = judge(f"{manifest}:test")
-    assert honest["held_out"]["count"] == 32
-    assert "run was trained on 48 of the 48 images" in " ".join(honest["warnings"])
-    with pytest.raises(ValueError, match="trained on 48 of the held-out films .*--allow-leak"):
-        judge(f"{manifest}:train,test")
-    stamped = judge(f"{manifest}:train,test", allow_leak=True)
-    assert stamped["settings"]["allow_leak"] is True
-    assert any("LEAK ALLOWED" in text for text in stamped["warnings"])
-    with pytest.raises(
-        ValueError, match="--held-out .* has 4 images, and .* at least 7 are needed"
-    ):
-        judge(str(write(tmp_path / "four", clouds(4, 9))))
-
-    export = f"{run}/export"
-    with pytest.raises(ValueError, match="run was trained on none of the films of"):
-        workflows.audit(
-            f"{manifest}:test", run, features=network, preparation="range=-1:1", cache=False,
-            count=8,
-        )  # fmt: skip
-    # An export tells the fingerprint of its films, and no film.
-    told = judge(f"{manifest}:test", made=export)["warnings"]
-    assert any("does not list the films it was trained on" in text for text in told)
-    with pytest.raises(ValueError, match="was trained on .*, which is to judge it"):
-        judge(f"{manifest}:train", real="test", made=export)
