@@ -83,16 +83,26 @@ def _pose(pair: dict) -> str:
 
 
 def findings(result: dict) -> list[str]:
-    """Return what the audit found, in words about distances."""
+    """Return what the audit found, in words about distances.
+
+    Of a generator it also says which share of copies so few images would not have shown: with
+    probability 0.05 none of n is one where a share of 1 - 0.05^(1 / n) are.
+    """
     audit = result["audit"]
     found = list(audit["warnings"])
     if not audit["flagged"]:
-        found.insert(
-            0,
+        none = (
             f"none of {audit['n_fake']:,} generated images lies as near to a training film as a"
             " copy would. That is about these distances only: it does not show that nothing of a"
-            " patient can be learnt from them.",
+            " patient can be learnt from them."
         )
+        if result["fakes"][0]["kind"] == "generator":
+            share = 100 * (1 - 0.05 ** (1 / audit["n_fake"]))
+            none += (
+                f" Of other images of this generator up to {share:.2g} % may lie so near (95 %"
+                " confidence): audit more of them (-n), or the very images that you will share."
+            )
+        found.insert(0, none)
     return found
 
 

@@ -96,3 +96,16 @@ def test_a_generator_is_not_judged_on_films_it_was_trained_on(trained, network, 
     assert any("does not list the films it was trained on" in text for text in told)
     with pytest.raises(ValueError, match="was trained on .*, which is to judge it"):
         judge(f"{manifest}:train", real="test", made=export)
+
+
+def test_an_audit_says_which_share_of_copies_so_few_images_would_not_have_shown(
+    trained, sets, network
+):
+    options = {"features": network, "preparation": "range=-1:1", "cache": False}
+    of_run = workflows.audit(sets["real"], trained[1], count=59, **options)
+    of_files = workflows.audit(sets["real"], sets["few"], **options)
+    for result in (of_run, of_files):
+        assert result["findings"][0].startswith("none of ")
+    # None of 59 is one where 5 % are with probability 0.95^59 = 0.048.
+    assert "up to 5 % may lie so near (95 % confidence)" in of_run["findings"][0]
+    assert "may lie so near" not in of_files["findings"][0]  # those are all that there are
