@@ -5,10 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from small_networks import save_extractor
 
 from keras_cxrgan import workflows
 from keras_cxrgan.data.images import write_png
@@ -38,18 +38,8 @@ EXPERIMENT = Experiment(
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A path of a small seeded network that gives features, and how its images are prepared."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 1)),
-            layers.Conv2D(8, 5, strides=4, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-        ]
-    )
-    path = tmp_path_factory.mktemp("network") / "small.keras"
-    model.save(path)
-    return {"features": str(path), "score_options": {"preparation": "range=-1:1", "cache": False}}
+    path = save_extractor(tmp_path_factory.mktemp("network") / "small.keras", (8, 4))
+    return {"features": path, "score_options": {"preparation": "range=-1:1", "cache": False}}
 
 
 def two_stages(setting):

@@ -1,9 +1,9 @@
 """Sets of images, a small network and a run, which the tests of a file share."""
 
-import keras
 import numpy as np
 import pytest
 from clouds import SIDE, clouds, write
+from small_networks import save_extractor
 
 from keras_cxrgan import workflows
 from keras_cxrgan.recipe import Recipe
@@ -35,19 +35,8 @@ def sets(tmp_path_factory):
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """A path of a small seeded network that gives 24 features."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential(
-        [
-            keras.Input((32, 32, 1)),
-            layers.Conv2D(16, 5, strides=2, activation="relu"),
-            layers.Conv2D(24, 5, strides=2, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-        ]
-    )
     path = tmp_path_factory.mktemp("network") / "small.keras"
-    model.save(path)
-    return str(path)
+    return save_extractor(path, (16, 2), (24, 2))
 
 
 @pytest.fixture(scope="module")

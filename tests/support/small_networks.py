@@ -1,5 +1,6 @@
-"""Networks as after some training, which none of the tests that need them has time for."""
+"""Networks that no test has to train: stirred ones, and a small extractor of features."""
 
+import keras
 import numpy as np
 
 
@@ -10,3 +11,16 @@ def stir(model):
         values = random.normal(0, 0.3, weight.shape)
         weight.assign(np.abs(values) if weight.name == "moving_variance" else values)
     return model
+
+
+def save_extractor(path, *convolutions):
+    """Save a seeded network of (maps, stride) convolutions that gives the last maps' means."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    blocks = [
+        layers.Conv2D(maps, 5, strides=stride, activation="relu") for maps, stride in convolutions
+    ]
+    keras.Sequential([keras.Input((32, 32, 1)), *blocks, layers.GlobalAveragePooling2D()]).save(
+        path
+    )
+    return str(path)
