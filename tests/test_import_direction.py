@@ -167,6 +167,7 @@ MAY_IMPORT = {
     ),
     # The only place where the rooms meet.
     "workflows.assembly": (None, None),
+    "workflows.generating": (None, None),
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
     "workflows.starting": (None, None),

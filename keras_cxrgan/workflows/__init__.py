@@ -24,7 +24,7 @@ _PLACES = {
     "evaluate": "evaluating",
     "export": "producing",
     "figure": "producing",
-    "generate": "producing",
+    "generate": "generating",
     "grow": "growing",
     "inspect": "inspecting",
     "load_generator": "producing",
