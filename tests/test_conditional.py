@@ -216,6 +216,24 @@ def test_without_counts_each_class_comes_in_its_share(run, tmp_path):
         assert (tmp_path / "all" / row["file"]).read_bytes() == same.read_bytes()
 
 
+def test_copies_of_each_class_are_made_up_for_by_others_of_it(run, tmp_path, monkeypatch):
+    def first_is_a_copy(images):
+        return np.arange(len(images)) == 0
+
+    monkeypatch.setattr(
+        workflows.generating.screening, "screen", lambda *_, **__: (first_is_a_copy, [])
+    )
+    result = workflows.generate(
+        run, tmp_path, classes={"COVID": 5, "normal": 3}, batch_size=4, without_copies_of="films"
+    )
+    assert result["left_out"] == ["COVID/000000.png", "COVID/000004.png", "normal/000000.png"]
+    made = [(row["file"], row["label"]) for row in rows(tmp_path)]
+    assert made == [(f"COVID/00000{i}.png", "COVID") for i in (1, 2, 3, 5, 6)] + [
+        (f"normal/00000{i}.png", "normal") for i in (1, 2, 3)
+    ]
+    assert result["classes"] == {"COVID": 5, "normal": 3}
+
+
 def test_overwriting_leaves_no_image_and_no_class_folder_behind(run, tmp_path):
     out = tmp_path / "out"
     workflows.generate(run, out, classes={"COVID": 2, "normal": 2}, grid=True)

@@ -171,6 +171,7 @@ MAY_IMPORT = {
     "workflows.producing": (None, None),
     "workflows.running": (None, None),
     "workflows.starting": (None, None),
+    "workflows.screening": (None, None),
     "workflows.sides": (None, None),
     "workflows.inspecting": (None, None),
     "workflows.splitting": (None, None),

@@ -53,13 +53,19 @@ best_option = click.option(
     help="Films that a classifier will be tested on (manifest.csv:test): refuse a run that was"
     " trained on any of them.",
 )
+@click.option(
+    "--without-copies-of",
+    metavar="DATA",
+    help="The films it was trained on: leave out each image that lies as near to one of them as a"
+    " copy would, as cxrgan audit measures it, and make another.",
+)
 @allow_leak_option
 @overwrite_option
 @json_option
 @verbose_option
 def generate(
-    source, count, counts, out, seed, grid, truncation, best, held_out, allow_leak, overwrite,
-    as_json, verbose,
+    source, count, counts, out, seed, grid, truncation, best, held_out, without_copies_of,
+    allow_leak, overwrite, as_json, verbose,
 ):  # fmt: skip
     """Make images with a run or an export.
 
@@ -68,6 +74,7 @@ def generate(
     cxrgan generate exported/ -n 16 --out few/ --seed 7 --grid
     cxrgan generate runs/all --class COVID=500 --class NORMAL=100 --out fakes/
     cxrgan generate runs/a-fold -n 500 --out fakes/ --held-out manifest.csv:test
+    cxrgan generate runs/a-run -n 500 --out fakes/ --without-copies-of films/
     """
     classes = _read_counts(counts)
     with quiet_tensorflow(verbose):
@@ -85,10 +92,13 @@ def generate(
             best=best,
             held_out=held_out,
             allow_leak=allow_leak,
+            without_copies_of=without_copies_of,
             report=progress,
         )
     for leak in result["leaks"]:
         click.echo(f"LEAK ALLOWED: {leak}", err=True)
+    for warning in result["warnings"]:
+        click.echo(f"warning: {warning}", err=True)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
@@ -99,9 +109,18 @@ def generate(
     if result["classes"]:
         made = ", ".join(f"{name} {number:,}" for name, number in result["classes"].items())
         rows.insert(1, ("classes", made))
+    if without_copies_of:
+        rows.append(("left out", _describe_left_out(result["left_out"])))
     rows += [("grid", result["grid"])] if result["grid"] else []
     rows += [("checkpoint", describe_best(result["selection"]))] if result["selection"] else []
     click.echo("\n" + table(rows))
+
+
+def _describe_left_out(names: list[str]) -> str:
+    if not names:
+        return "none: no image was as near to a film as a copy"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{len(names):,} as near to a film as a copy: {', '.join(names[:5])}{more}"
 
 
 def _read_counts(texts) -> dict[str, int]:

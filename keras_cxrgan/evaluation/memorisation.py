@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +23,14 @@ from keras_cxrgan.evaluation.alignment import (
 )
 from keras_cxrgan.evaluation.neighbours import nearest
 
-__all__ = ["audit", "authenticity", "copy_threshold", "nearer_than", "nearest_in_pixels"]
+__all__ = [
+    "audit",
+    "authenticity",
+    "copy_finder",
+    "copy_threshold",
+    "nearer_than",
+    "nearest_in_pixels",
+]
 
 SMALLEST_CALIBRATION = 20
 """Real images from which a threshold for copies can be set."""
@@ -105,6 +113,41 @@ def nearer_than(distances: np.ndarray, others: np.ndarray) -> dict:
     }
 
 
+def copy_finder(
+    train_pixels: np.ndarray,
+    train_features: np.ndarray,
+    held_out_pixels: np.ndarray | None = None,
+    held_out_features: np.ndarray | None = None,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function (pixels, features) -> (N,) bool: which images `audit` would flag.
+
+    It may be called with any number of images, block after block. The arguments and the
+    thresholds are those of `audit`.
+
+    >>> random = np.random.default_rng(0)
+    >>> films = random.integers(0, 256, (24, 32, 32)).astype(np.uint8)
+    >>> features = random.normal(size=(24, 8)).astype(np.float32)
+    >>> copy_finder(films, features)(films[:1], features[1:2] + 100)
+    array([ True])
+    """
+    _check_rows(train_pixels, train_features, "training")
+    atlas = build_atlas(train_pixels)
+    if _calibrated_on(held_out_pixels) == "train":
+        in_pixels = nearest_in_atlas(train_pixels, atlas, same=True)
+        in_features = _own_distances(train_features)
+    else:
+        in_pixels = nearest_in_atlas(held_out_pixels, atlas)
+        in_features = nearest(held_out_features, train_features)[1][:, 0]
+    pixel_threshold = min(copy_threshold(_distances(in_pixels)), FARTHEST_COPY)
+    feature_threshold = copy_threshold(in_features)
+
+    def is_copy(pixels: np.ndarray, features: np.ndarray) -> np.ndarray:
+        near = _distances(nearest_in_atlas(pixels, atlas)) <= pixel_threshold
+        return near | (nearest(features, train_features)[1][:, 0] <= feature_threshold)
+
+    return is_copy
+
+
 def audit(
     train_pixels: np.ndarray,
     fake_pixels: np.ndarray,
@@ -141,9 +184,8 @@ def audit(
     if held_out:
         _check_rows(held_out_pixels, held_out_features, "held-out")
     warnings = []
-    calibrated_on = "held-out"
-    if not held_out or len(held_out_pixels) < SMALLEST_CALIBRATION:
-        calibrated_on = "train"
+    calibrated_on = _calibrated_on(held_out_pixels)
+    if calibrated_on == "train":
         given = f"only {len(held_out_pixels)}" if held_out else "no"
         warnings.append(
             f"{given} held-out images were given: the thresholds come from the training images' "
@@ -198,6 +240,11 @@ def _check_rows(pixels: np.ndarray, features: np.ndarray, name: str) -> None:
             f"{len(pixels)} {name} images but {len(features)} rows of features were given; both "
             "must come from the same files"
         )
+
+
+def _calibrated_on(held_out_pixels: np.ndarray | None) -> str:
+    enough = held_out_pixels is not None and len(held_out_pixels) >= SMALLEST_CALIBRATION
+    return "held-out" if enough else "train"
 
 
 def _own_distances(train: np.ndarray) -> np.ndarray:

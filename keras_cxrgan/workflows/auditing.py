@@ -7,8 +7,8 @@ from pathlib import Path
 import keras_cxrgan
 from keras_cxrgan.data import sources
 from keras_cxrgan.evaluation import audit_report, memorisation, pictures, report
-from keras_cxrgan.workflows.comparing import Options, load_comparison
-from keras_cxrgan.workflows.sides import Side, is_generator, trained_on_all
+from keras_cxrgan.workflows.comparing import Options, load_comparison, unseen
+from keras_cxrgan.workflows.sides import Side, is_generator
 
 PAIRS_SHOWN = 24
 PAIRS_A_ROW = 12
@@ -48,7 +48,7 @@ def audit(
             f"--held-out {held_out} holds nothing but films of {real}: give real films of other"
             " patients, which the generator was never trained on, or leave --held-out out"
         )
-    unseen = _unseen(made, train)
+    missing = unseen(made, train)
     (extractor,) = compared.extractors
     seen = [
         compared.features(extractor, side.images) if side else None for side in (train, made, held)
@@ -72,7 +72,7 @@ def audit(
         "features": extractor.identity(),
         "settings": options.deciding(),
         "audit": found,
-        "warnings": [*unseen, *dict.fromkeys(compared.warnings())],
+        "warnings": [*missing, *dict.fromkeys(compared.warnings())],
     }
     result["findings"] = audit_report.findings(result)
     if out is not None:
@@ -82,32 +82,6 @@ def audit(
         pictures.quantiles(result, out / "distances.png")
         pictures.pairs(_sheet(found, train, made), out / "pairs.png")
     return result
-
-
-def _unseen(made: Side, train: Side) -> list[str]:
-    """Return what is missing of the films that a run or an export was trained on.
-
-    Raises `ValueError` if all are: copies of them would not be found, and the audit would reassure.
-    """
-    if made.trained_on:
-        given = {*train.hashes, *filter(None, train.originals)}
-        missing = len(made.trained_on - given)
-        if missing == len(made.trained_on):
-            raise ValueError(
-                f"{made.label} was trained on none of the films of {train.label}, so that its copies"
-                " would not be found: give the films that it was trained on"
-            )
-        if missing:
-            return [
-                f"{made.label} was trained on {missing:,} films that {train.label} does not hold:"
-                " copies of these are not found here"
-            ]
-    elif made.about["kind"] == "generator" and not trained_on_all(made, train):
-        return [
-            f"the films that {made.label} was trained on are not just those of {train.label}, as far"
-            " as it says: copies of others are not found here"
-        ]
-    return []
 
 
 def _sheet(found: dict, train: Side, made: Side) -> list:

@@ -247,6 +247,32 @@ def load_comparison(
     )
 
 
+def unseen(made: Side, train: Side) -> list[str]:
+    """Return what `train` lacks of the films that a generator was trained on, in sentences.
+
+    Raises `ValueError` if it lacks all: copies of them would not be found, which would reassure.
+    """
+    if made.trained_on:
+        given = {*train.hashes, *filter(None, train.originals)}
+        missing = len(made.trained_on - given)
+        if missing == len(made.trained_on):
+            raise ValueError(
+                f"{made.label} was trained on none of the films of {train.label}, so that its copies"
+                " would not be found: give the films that it was trained on"
+            )
+        if missing:
+            return [
+                f"{made.label} was trained on {missing:,} films that {train.label} does not hold:"
+                " copies of these are not found here"
+            ]
+    elif made.about["kind"] == "generator" and not trained_on_all(made, train):
+        return [
+            f"the films that {made.label} was trained on are not just those of {train.label}, as far"
+            " as it says: copies of others are not found here"
+        ]
+    return []
+
+
 def _judging(real: Side, held_out: Side | None) -> list[Side]:
     """The sides that no generator may have been trained on."""
     return [side for side in (real, held_out) if side and (side is held_out or side.judging)]

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from keras_cxrgan.data import generated, sources
 from keras_cxrgan.data.images import encode_png, image_grid, write_png
 from keras_cxrgan.data.records import check_folders, check_known, class_folder, content_hash
 from keras_cxrgan.data.splits import crossing
+from keras_cxrgan.workflows import screening
 from keras_cxrgan.workflows.producing import (
     SAMPLE_COUNT,
     check_out,
@@ -25,6 +27,15 @@ from keras_cxrgan.workflows.producing import (
     sample_count,
     sampled,
 )
+
+FEWEST_SPARE = 64  # images that may be left out as copies, however few are asked for
+
+
+class _Image(NamedTuple):
+    index: int
+    pixels: np.ndarray  # uint8 (S, S, C)
+    label: str | None
+    copy: bool  # as near to a film as a copy would be
 
 
 def generate(
@@ -40,6 +51,7 @@ def generate(
     best: bool = False,
     held_out: str | None = None,
     allow_leak: bool = False,
+    without_copies_of: str | None = None,
     batch_size: int | None = None,
     report=None,
 ) -> dict:
@@ -59,10 +71,13 @@ def generate(
         best: use a run's best checkpoint (`train --evaluate-every`) and not its newest state.
         held_out: films (as `read_source` names them) that the run must not have been trained on.
         allow_leak: make the images all the same; each then says so in its text.
+        without_copies_of: films that it was trained on: leave out every image that `audit` would
+            flag as a copy of one, and make another. Indices then have gaps.
         batch_size: images made at once; None for 32, fewer of large ones.
 
     Raises `ValueError` when `out` already holds files and `overwrite` is false, for classes that
-    the generator does not know, and when the run was trained on films of `held_out`.
+    the generator does not know, when the run was trained on films of `held_out`, and when more
+    than half of the images are copies.
     """
     if classes and count is not None:
         raise ValueError(
@@ -84,14 +99,20 @@ def generate(
     if held_out:
         leaks += _crossed(source, held_out, allow_leak)
     _check_room(out, sum(parts.values()), card)
+    is_copy, warnings = None, []
+    if without_copies_of:
+        is_copy, warnings = screening.screen(
+            source, without_copies_of, held_out=held_out, best=best, allow_leak=allow_leak,
+            report=report,
+        )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     generated.remove_listed(out)
 
     total = sum(parts.values())
     shown = sample_count(card["images"]["shape"][0])
     in_grid = {name: max(1, shown * number // total) for name, number in parts.items()}
-    digits = max(6, len(str(max(parts.values()) - 1)))
-    first_images, made = [], Counter()
+    digits = max(6, len(str(2 * max(parts.values()) - 1)))
+    first_images, made, left_out = [], Counter(), []
     begun: dict[str, int] = {}  # images of each folder; their names alone would fill the memory
 
     def name_of(folder: str, index: int) -> str:
@@ -107,21 +128,24 @@ def generate(
     ):
         writer = csv.writer(file)
         writer.writerow([*generated.COLUMNS, *(["label"] if card.get("classes") else [])])
-        blocks = _blocks(generator, card, parts, seed, truncation, batch_size)
-        for part, first, images, labels in blocks:
+        for part, images in _images(generator, card, parts, seed, truncation, batch_size, is_copy):
             folder = class_folder(part)
             (out / folder).mkdir(exist_ok=True)
-            for index, (image, label) in enumerate(zip(images, labels), first):
-                name = name_of(folder, index)
-                data = encode_png(image, _text(card, seed, index, truncation, label, leaks))
-                begun[folder] = index + 1
+            for image in images:
+                name = name_of(folder, image.index)
+                if image.copy:
+                    left_out.append(name)
+                    continue
+                data = encode_png(image.pixels, _text(card, seed, image, truncation, leaks))
+                begun[folder] = image.index + 1
                 (out / name).write_bytes(data)
                 limit = "" if truncation is None else truncation
-                row = [name, index, seed, limit, content_hash(data), card["model"]]
-                writer.writerow(row if label is None else [*row, label])
-            made.update(labels)
-            if grid and first < in_grid[part]:
-                first_images.extend(images[: in_grid[part] - first])
+                row = [name, image.index, seed, limit, content_hash(data), card["model"]]
+                writer.writerow(row if image.label is None else [*row, image.label])
+                if grid and in_grid[part]:
+                    first_images.append(image.pixels)
+                    in_grid[part] -= 1
+                made[image.label] += 1
             if report:
                 report("generating", made.total(), total)
     if grid:
@@ -136,6 +160,8 @@ def generate(
         "model": card["model"],
         "selection": card.get("selection"),  # exports of earlier versions lack it
         "leaks": leaks,
+        "left_out": left_out,
+        "warnings": warnings,
     }
 
 
@@ -167,21 +193,43 @@ def _check_room(out: Path, count: int, card: dict) -> None:
         )
 
 
-def _blocks(generator, card, parts, seed, truncation, batch_size):
-    """Yield (class asked for or None, index of the first, images, class of each or None)."""
+def _images(generator, card, parts, seed, truncation, batch_size, is_copy):
+    """Yield (class asked for or None, list of `_Image`), block after block, until all are made."""
     known = list(card.get("classes", ()))
     for part, number in parts.items():
         label = None if part is None else known.index(part)
-        for first, images in sampled(generator, card, number, seed, truncation, batch_size, label):
+        # Half of the images may be copies: a generator that makes more of them is of no use.
+        spare = max(number, FEWEST_SPARE) if is_copy else 0
+        missing, end = number, number + spare
+        for first, images in sampled(generator, card, end, seed, truncation, batch_size, label):
+            indices = np.arange(first, first + len(images))
+            copies = is_copy(images) if is_copy else np.zeros(len(images), bool)
+            # The last one needed ends it: what comes after is not made.
+            wanted = np.searchsorted(np.cumsum(~copies), missing) + 1
             labels = [None] * len(images)
             if known:
-                indices = np.arange(first, first + len(images))
                 labels = [known[n] for n in class_numbers(card, indices, label).numpy()]
-            yield part, first, images, labels
+            block = [_Image(*each) for each in zip(indices.tolist(), images, labels, copies)]
+            yield part, block[:wanted]
+            missing -= int((~copies[:wanted]).sum())
+            if not missing:
+                break
+        if missing:
+            raise ValueError(
+                f"{end - number + missing:,} of the first {end:,} images"
+                f"{'' if part is None else f' of {part}'} lie as near to a film as a copy would: this"
+                " generator has learnt its films by heart (cxrgan audit shows the pairs); train it on"
+                " more films, or for fewer images"
+            )
 
 
-def _text(card: dict, seed, index, truncation, label, leaks: list[str]) -> dict[str, str]:
-    about = {"Class": label, "Seed": seed, "Index": index, "Truncation": truncation}
+def _text(card: dict, seed, image: _Image, truncation, leaks: list[str]) -> dict[str, str]:
+    about = {
+        "Class": image.label,
+        "Seed": seed,
+        "Index": image.index,
+        "Truncation": truncation,
+    }
     return {
         "Software": f"keras_cxrgan {keras_cxrgan.__version__}",
         "Comment": "Synthetic chest X-ray made by a generative model; not a patient.",

@@ -327,7 +327,7 @@ def _generated_side(
     numbers = tuple(known.index(name) for name in chosen) or None
     images = _room(count, size, memory_budget)
     for first, block in sampled(generator, card, count, seed=seed, label=numbers):
-        images[first : first + len(block)] = _grey(block)
+        images[first : first + len(block)] = grey(block)
         if progress:
             progress(first + len(block), count)
     hashes = tuple(content_hash(image.tobytes()) for image in images)
@@ -355,7 +355,8 @@ def _generated_side(
     )
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
+def grey(images: np.ndarray) -> np.ndarray:
+    """Return uint8 (n, S, S) of generated images (n, S, S, C), as their files would be read."""
     if images.shape[-1] == 1:
         return images[..., 0]
     # What reading the written PNG file gives, to the bit.

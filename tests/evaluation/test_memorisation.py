@@ -11,6 +11,7 @@ from keras_cxrgan.evaluation.frechet import frechet
 from keras_cxrgan.evaluation.memorisation import (
     audit,
     authenticity,
+    copy_finder,
     copy_threshold,
     nearer_than,
     nearest_in_pixels,
@@ -208,6 +209,24 @@ def test_audit_flags_the_planted_copies_and_nothing_else(planted):
     assert rules[40 + list(COPIES).index("mirrored")] == "pixels"
     assert planted["pixels"]["calibration_below"] == 0
     assert any(f"{len(COPIES)} of {40 + len(COPIES)} generated" in w for w in planted["warnings"])
+
+
+@pytest.mark.parametrize("held", [N, 19, 0], ids=["held out", "too few held out", "none"])
+def test_a_copy_finder_finds_what_an_audit_flags_block_after_block(films, held):
+    train, held_out = films[:N], films[N : N + held]
+    copies = [COPIES[way](train[7 + 2 * i : 8 + 2 * i]) for i, way in enumerate(COPIES)]
+    # One that only its features give away: another film's pixels.
+    fake = np.concatenate([films[2 * N : 2 * N + 20], *copies])
+    fake_features = features(fake)
+    fake_features[3] = features(train)[5] + 0.001
+    known = [(side, features(side)) for side in (train, held_out) if len(side)]
+    known = [array for pair in known for array in pair]
+    found = audit(train, fake, known[1], fake_features, *known[2:])
+    flagged = sorted({pair["fake"] for pair in found["flagged"]})
+    assert 3 in flagged and len(flagged) == 1 + len(COPIES)
+    is_copy = copy_finder(*known)
+    blocks = [is_copy(fake[i : i + 7], fake_features[i : i + 7]) for i in range(0, len(fake), 7)]
+    assert np.flatnonzero(np.concatenate(blocks)).tolist() == flagged
 
 
 def test_audit_lists_the_closest_pairs_first(planted):
