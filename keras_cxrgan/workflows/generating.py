@@ -93,6 +93,7 @@ def generate(
     check_seed(seed)
     out, source = Path(out), runs.newest_stage(Path(source))
     check_out(out, overwrite)
+    sources.check_outside(out, without_copies_of)
     generator, card = load_generator(source, best)
     parts = _parts(source, card, classes) or {None: count or SAMPLE_COUNT}
     leaks = list(card["data"].get("leaks", ()))

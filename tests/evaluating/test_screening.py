@@ -83,6 +83,8 @@ def test_films_that_a_run_was_not_trained_on_are_left_aside(trained, sets, unscr
     with pytest.raises(ValueError, match="trained on none of the films"):
         workflows.generate(trained[1], tmp_path / "none", 4, without_copies_of=other)
     assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="would be taken for films"):
+        workflows.generate(trained[1], folder / "made", 4, without_copies_of=str(folder))
 
 
 def test_films_that_are_missing_are_told(trained, sets, tmp_path):
