@@ -406,5 +406,20 @@ def test_the_number_of_films_chooses_the_recipe_where_none_is_named(tmp_path, mo
     assert json.loads(succeed(*films))["name"] == "default"
 
 
+@pytest.mark.parametrize(("films", "told"), [(1, False), (2, True), (3, False)])
+def test_some_hundreds_of_films_are_told_of_the_recipe_for_them(tmp_path, monkeypatch, films, told):
+    for index in range(films):
+        write_png(tmp_path / f"{index}.png", np.full((32, 32), index, np.uint8))
+    monkeypatch.setattr(recipe, "FEW_FILMS", 3)
+    monkeypatch.setattr("keras_cxrgan.cli.training.FEW_FILMS", 3)
+    monkeypatch.setattr("keras_cxrgan.cli.training.FILMS_FOR_LONG", 2)
+    # Ended by a mistake, after the recipe is chosen and before anything is trained.
+    arguments = ["train", "--data", str(tmp_path), "--epochs", "1", "--set", "training_images=1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert ("--recipe small_data_long takes" in result.stderr) == told
+    assert f"recipe {'small_data' if films < 3 else 'default'}" in result.stderr
+
+
 def test_films_that_are_not_there_are_named_before_a_recipe_is_chosen(tmp_path):
     assert "does not exist" in fail("train", "--data", tmp_path / "nothing")

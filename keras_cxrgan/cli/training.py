@@ -24,7 +24,7 @@ from keras_cxrgan.cli.base import (
     verbose_option,
 )
 from keras_cxrgan.fields import meanings, spell
-from keras_cxrgan.recipe import RECIPES, Recipe
+from keras_cxrgan.recipe import FEW_FILMS, FILMS_FOR_LONG, RECIPES, Recipe
 from keras_cxrgan.rules import check_effect
 from keras_cxrgan.terminal import Progress, quiet_tensorflow, summarize_run, table
 
@@ -119,9 +119,9 @@ def train(
     if recipe_name is None:
         with quiet_tensorflow(verbose, needed=str(data).startswith("tfds:")):
             from keras_cxrgan.workflows.choosing import choose_recipe
-        recipe_name = choose_recipe(data, classes, split, layout, allow_leak)
+        recipe_name, films = choose_recipe(data, classes, split, layout, allow_leak)
         if not (dry_run or as_json):
-            click.echo(f"recipe {recipe_name} (--recipe names another)", err=True)
+            click.echo(_describe_choice(recipe_name, films), err=True)
     if {"epochs", "training_images"} <= {*fields}:
         raise click.UsageError("epochs and training_images say the same thing: give one of them")
     recipe = Recipe.load(recipe_name).override(**fields)
@@ -163,6 +163,15 @@ def train(
     if result.state == "stopped":
         click.echo("Stopped. The same command goes on from here.", err=True)
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))
+
+
+def _describe_choice(recipe_name: str, films: int | None) -> str:
+    if films is None or not FILMS_FOR_LONG <= films < FEW_FILMS:
+        return f"recipe {recipe_name} (--recipe names another)"
+    return (
+        f"recipe {recipe_name} for {films:,} films (--recipe small_data_long takes five times as"
+        " long and comes nearer to so many)"
+    )
 
 
 def _data_name(data, classes, split) -> str:

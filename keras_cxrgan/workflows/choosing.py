@@ -57,17 +57,18 @@ def choose_recipe(
     split: str | None = None,
     layout: str = "auto",
     allow_leak: bool = False,
-) -> str:
-    """Return the name of the recipe for so many films, where none is named.
+) -> tuple[str, int | None]:
+    """Return the name of the recipe for so many films, where none is named, and their number.
 
-    The built-in phantom, which is for a first look, takes `default`.
+    The built-in phantom, which is for a first look, takes `default`, and its number is None.
     """
     from keras_cxrgan.data.sources import read_source
 
     if data is None:
-        return Recipe().name
+        return Recipe().name, None
     reading, _ = read_source(data, classes, split, layout=layout, allow_leak=allow_leak)
-    return recipe_for(len(reading.records)).name
+    count = len(reading.records)
+    return recipe_for(count).name, count
 
 
 def check_scorable(source: str, classes: tuple[str, ...] = ()) -> None:
