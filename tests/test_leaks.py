@@ -12,7 +12,7 @@ from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
 from keras_cxrgan.data.images import read_png_text, write_png
 from keras_cxrgan.recipe import Recipe
-from keras_cxrgan.workflows import auditing
+from keras_cxrgan.workflows import comparing
 
 TINY = Recipe().override(
     image_size=32, width=4, generator_max_width=8, discriminator_max_width=8, latent_dim=8,
@@ -173,11 +173,11 @@ def test_an_audit_says_of_which_films_it_cannot_find_copies():
         )  # fmt: skip
 
     films, export = side(("a", "b"), fingerprint="ab"), side(trained_on=None, data="ab")
-    assert auditing._unseen(side(trained_on=frozenset("ab")), films) == []
-    (told,) = auditing._unseen(side(trained_on=frozenset("abcd")), films)
+    assert comparing.unseen(side(trained_on=frozenset("ab")), films) == []
+    (told,) = comparing.unseen(side(trained_on=frozenset("abcd")), films)
     assert "was trained on 2 films that side does not hold" in told
     with pytest.raises(ValueError, match="trained on none of the films"):
-        auditing._unseen(side(trained_on=frozenset("cd")), films)
-    assert auditing._unseen(export, films) == []
-    (told,) = auditing._unseen(export, side(("a",), fingerprint="a"))
+        comparing.unseen(side(trained_on=frozenset("cd")), films)
+    assert comparing.unseen(export, films) == []
+    (told,) = comparing.unseen(export, side(("a",), fingerprint="a"))
     assert "are not just those of side" in told
