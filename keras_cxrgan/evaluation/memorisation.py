@@ -196,7 +196,7 @@ def audit(
     fakes = nearest_in_atlas(fake_pixels, atlas)
     trains = nearest_in_atlas(train_pixels, atlas, same=True)
     in_pixels = {"fake": _distances(fakes), "train": _distances(trains)}
-    own = nearest(train_features, train_features, same=True)[1][:, 0]
+    own = _own_distances(train_features)
     fake_nearest = nearest(fake_features, train_features)
     in_features = {"fake": fake_nearest[1][:, 0], "train": own}
     authentic = {"fake": float(np.mean(_authentic(fake_nearest, own)))}
