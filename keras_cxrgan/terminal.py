@@ -126,8 +126,13 @@ def paragraphs(title: str, texts) -> str:
     )
 
 
-def summarize_run(result) -> str:
-    """Return the table that ends `cxrgan train`, from a `RunResult`."""
+def summarize_run(result, films: str | None = None) -> str:
+    """Return the table that ends `cxrgan train`, from a `RunResult`.
+
+    Args:
+        films: what it was trained on, as `cxrgan generate --without-copies-of` takes it, for the
+            command to go on with; None where nobody's privacy is at stake.
+    """
     metrics = result.metrics
     run = Path(result.run)
     rows = [
@@ -168,15 +173,9 @@ def summarize_run(result) -> str:
         ),
     ]
     if result.export:
-        rows += [
-            ("generator", result.export),
-            (
-                "next",
-                shlex.join(
-                    ["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"]
-                ),
-            ),
-        ]
+        command = ["cxrgan", "generate", str(run), "-n", "1000", "--out", f"{run.name}-images"]
+        command += ["--without-copies-of", films] if films else []
+        rows += [("generator", result.export), ("next", shlex.join(command))]
     return "\n" + table(rows)
 
 

@@ -218,6 +218,7 @@ MAY_IMPORT = {
             "terminal",
             "workflows",
             "workflows.choosing",
+            "workflows.screening",
             "benchmark",
         },
         set(),

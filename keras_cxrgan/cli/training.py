@@ -132,6 +132,7 @@ def train(
         return
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
+        from keras_cxrgan.workflows.screening import nameable
     with Progress() as progress:
         result = workflows.train(
             recipe,
@@ -159,7 +160,7 @@ def train(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
-        click.echo(summarize_run(result))
+        click.echo(summarize_run(result, nameable(data, split, layout, result.images)))
     if result.state == "stopped":
         click.echo("Stopped. The same command goes on from here.", err=True)
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))

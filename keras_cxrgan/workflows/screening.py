@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_cxrgan.data.splits import crossing
-from keras_cxrgan.evaluation.memorisation import copy_finder
+from keras_cxrgan.evaluation.memorisation import SMALLEST_CALIBRATION, copy_finder
 from keras_cxrgan.workflows.comparing import Options, load_comparison, unseen
 from keras_cxrgan.workflows.sides import Side, grey
 
@@ -54,6 +54,16 @@ def screen(
         return is_copy(pixels, compared.features(extractor, pixels))
 
     return near_copies, warnings
+
+
+def nameable(data, split: str | None, layout: str, count: int) -> str | None:
+    """Return the films of a training as `screen` takes them; None where it does not take them.
+
+    That is the phantom, who is nobody, a layout that had to be named, and few films.
+    """
+    if data is None or layout != "auto" or count < SMALLEST_CALIBRATION:
+        return None
+    return f"{data}:{split}" if split else str(data)
 
 
 def _trained_on(made: Side, films: Side) -> Side:

@@ -1,6 +1,7 @@
 """`cxrgan generate --without-copies-of`: near copies of the films are left out."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_runs import pngs, read_manifest
 from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
 from keras_cxrgan.data.images import decode
+from keras_cxrgan.workflows.screening import nameable
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +157,39 @@ def test_the_command_says_what_it_left_out(exported, planted, flagged, tmp_path)
     as_json = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "b"), "--json"])
     left_out = json.loads(as_json.stdout)["left_out"]
     assert left_out == [f"{index:06d}.png" for index in flagged][: len(left_out)] != []
+
+
+def test_the_command_that_training_ends_with_makes_images_without_copies(
+    trained, tmp_path, monkeypatch
+):
+    manifest, run = trained
+    command = ["train", "--data", manifest, "--split", "train", "--recipe", f"{run}/recipe.json"]
+    told = CliRunner().invoke(main, [*command, "--out", run])
+    assert told.exit_code == 0, told.output
+    rows = (shlex.split(row) for row in told.stdout.splitlines())
+    ((program, *given),) = (words for title, *words in filter(None, rows) if title == "next")
+    assert (program, given[-2:]) == ("cxrgan", ["--without-copies-of", f"{manifest}:train"])
+    given[given.index("-n") + 1] = "4"
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(main, given)
+    assert made.exit_code == 0, made.output
+    assert len(pngs(tmp_path / "run-images")) == 4 and "left out" in made.stdout
+
+
+@pytest.mark.parametrize(
+    ("data", "split", "layout", "count", "films"),
+    [
+        ("films/", None, "auto", 20, "films/"),
+        ("m.csv", "train", "auto", 500, "m.csv:train"),
+        ("films/", None, "auto", 19, None),  # which `generate` would refuse
+        ("films/", None, "flat", 500, None),  # as it might not find them
+        (None, None, "auto", 500, None),
+    ],
+)
+def test_films_are_named_only_where_images_can_be_compared_with_them(
+    data, split, layout, count, films
+):
+    assert nameable(data, split, layout, count) == films
 
 
 @pytest.mark.parametrize(
