@@ -131,7 +131,7 @@ def summarize_run(result, films: str | None = None) -> str:
 
     Args:
         films: what it was trained on, as `cxrgan generate --without-copies-of` takes it, for the
-            command to go on with; None where nobody's privacy is at stake.
+            command to go on with; None for the command without it.
     """
     metrics = result.metrics
     run = Path(result.run)

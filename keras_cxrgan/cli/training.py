@@ -132,7 +132,7 @@ def train(
         return
     with quiet_tensorflow(verbose):
         from keras_cxrgan import workflows
-        from keras_cxrgan.workflows.screening import nameable
+        from keras_cxrgan.workflows.screening import films_to_screen
     with Progress() as progress:
         result = workflows.train(
             recipe,
@@ -160,7 +160,8 @@ def train(
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2))
     else:
-        click.echo(summarize_run(result, nameable(data, split, layout, result.images)))
+        films = None if allow_leak else films_to_screen(data, split, layout, result.images)
+        click.echo(summarize_run(result, films))
     if result.state == "stopped":
         click.echo("Stopped. The same command goes on from here.", err=True)
         sys.exit(128 + (signal.SIGTERM if "SIGTERM" in str(result.notes) else signal.SIGINT))

@@ -56,7 +56,7 @@ def screen(
     return near_copies, warnings
 
 
-def nameable(data, split: str | None, layout: str, count: int) -> str | None:
+def films_to_screen(data, split: str | None, layout: str, count: int) -> str | None:
     """Return the films of a training as `screen` takes them; None where it does not take them.
 
     That is the phantom, who is nobody, a layout that had to be named, and few films.

@@ -13,7 +13,7 @@ from small_runs import pngs, read_manifest
 from keras_cxrgan import workflows
 from keras_cxrgan.cli import main
 from keras_cxrgan.data.images import decode
-from keras_cxrgan.workflows.screening import nameable
+from keras_cxrgan.workflows.screening import films_to_screen
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_the_command_that_training_ends_with_makes_images_without_copies(
 def test_films_are_named_only_where_images_can_be_compared_with_them(
     data, split, layout, count, films
 ):
-    assert nameable(data, split, layout, count) == films
+    assert films_to_screen(data, split, layout, count) == films
 
 
 @pytest.mark.parametrize(
