@@ -1,7 +1,8 @@
 """A generator as files that outlive this package.
 
 saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
-generator.keras  a Keras model of standard layers (of a stage that faded in, FadeIn as well)
+generator.keras  a Keras model of standard layers (of a stage that faded in, FadeIn as well; of a
+                 recipe with normalization_settling, SettlingBatchNormalization)
 card.json        recipe, data fingerprint, image contract
 """
 
