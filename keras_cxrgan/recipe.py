@@ -62,7 +62,6 @@ class Recipe:
     generator_activation: str = "relu"  # relu, or leaky_relu with slope 0.2
     generator_normalization: str = "batch"  # batch, instance, or none
     normalize_base: bool = True  # also normalize the 4x4 or 8x8 map that the latent becomes
-    normalization_settling: float = 0.0  # share, the last, in which G is normalized as in use
     self_modulation: bool = False  # latents scale and shift each normalized map of the generator
     discriminator_kernel_size: int = 4  # pixels, stride 2
     discriminator_normalization: str = "batch"  # batch, instance, or none; not on the first block

@@ -62,14 +62,7 @@ NOT_NEGATIVE = (
     "evaluate_count",
     "seed",
 )
-FRACTIONS = (
-    "label_smoothing",
-    "beta_1",
-    "beta_2",
-    "augmentation_target",
-    "rate_decay",
-    "normalization_settling",
-)
+FRACTIONS = ("label_smoothing", "beta_1", "beta_2", "augmentation_target", "rate_decay")
 # Fields that act on nothing while another one is off (0, none, no items): field -> the other.
 SWITCHES = {
     "clahe_tiles": "clahe_clip_limit",
@@ -175,11 +168,6 @@ def wrong_sizes(recipe) -> list[str]:
         wrong.append(
             "self_modulation scales what is normalized: set generator_normalization=batch or"
             " instance, or self_modulation=false"
-        )
-    if recipe.normalization_settling and recipe.generator_normalization != "batch":
-        wrong.append(
-            "normalization_settling is of batch normalization: set generator_normalization=batch,"
-            " or normalization_settling=0"
         )
     if recipe.channels not in (1, 3):
         wrong.append(f"channels must be 1 or 3, got {recipe.channels}")

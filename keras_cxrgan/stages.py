@@ -114,9 +114,6 @@ def _wrong_start(recipe) -> list[str]:
         < 2,
         "generator_normalization=batch or none, for instance normalization takes each image's"
         " brightness": recipe.generator_normalization == "instance",
-        "normalization_settling=0, for settled it takes a part of each image's brightness": (
-            recipe.normalization_settling
-        ),
         "discriminator_normalization_affine=true, for it passes on what a scale and offset put"
         " back": recipe.discriminator_normalization != "none"
         and not recipe.discriminator_normalization_affine,

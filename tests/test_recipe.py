@@ -292,14 +292,6 @@ def test_what_compares_images_needs_some_at_a_time(fields, said):
         RECIPES["small_data"].override(minibatch_features=0)
 
 
-def test_only_batch_normalization_settles():
-    for other in ("instance", "none"):
-        with pytest.raises(ValueError, match="normalization_settling is of batch normalization"):
-            Recipe().override(generator_normalization=other, normalization_settling=0.5)
-    with pytest.raises(ValueError, match="normalization_settling must be at least 0 and below 1"):
-        Recipe().override(normalization_settling=1.0)
-
-
 def test_what_is_not_normalized_cannot_be_modulated():
     with pytest.raises(
         ValueError, match="self_modulation scales what is normalized: set generator_"

@@ -32,7 +32,6 @@ from keras_cxrgan.models.layers import (
     FadeIn,
     InstanceNormalization,
     MinibatchStandardDeviation,
-    SettlingBatchNormalization,
     SpectralConv2D,
     SpectralDense,
     UpsampleConv2D,
@@ -64,7 +63,6 @@ def build_generator(
     classes: int = 0,
     residual: bool = False,
     self_modulation: bool = False,
-    own_share: float = 0.0,
 ) -> keras.Model:
     """Return a generator: latents (N, latent_dim) -> images (N, S, S, channels) in [-1, 1].
 
@@ -92,8 +90,6 @@ def build_generator(
             by a network of one hidden layer of `MODULATION_UNITS`, 1 and 0 at first: what an image
             shall be is heard at every size, not at the first only (Chen et al. 2019, "On self
             modulation for generative adversarial networks", arXiv 1810.01365).
-        own_share: 0 for Keras' batch normalization; else its layers are
-            `SettlingBatchNormalization`, with so much of an image's own statistics.
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
@@ -129,9 +125,7 @@ def build_generator(
 
     def normalize_and_activate(x, side, normalized):
         if normalized:
-            x = _normalization(
-                normalization, settings, side, synchronized=synchronized, own_share=own_share
-            )(x)
+            x = _normalization(normalization, settings, side, synchronized=synchronized)(x)
             if self_modulation:
                 x = layers.Multiply()([x, of_latents("ones", f"latent_scale_{side}", x.shape[-1])])
                 x = layers.Add()([x, of_latents("zeros", f"latent_offset_{side}", x.shape[-1])])
@@ -382,15 +376,11 @@ def _normalization(
     *,
     affine: bool = True,
     synchronized: bool = False,
-    own_share: float = 0.0,
     instance=functools.partial(layers.GroupNormalization, groups=-1),
 ):
     name = f"normalization_{side}"
     if kind == "batch":
-        batch = layers.BatchNormalization
-        if own_share:
-            batch = functools.partial(SettlingBatchNormalization, own_share=own_share)
-        return batch(
+        return layers.BatchNormalization(
             name=name,
             momentum=settings["momentum"],
             epsilon=settings["epsilon"],

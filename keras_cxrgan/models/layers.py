@@ -219,65 +219,6 @@ class InstanceNormalization(keras.layers.GroupNormalization):
 
 
 @keras.saving.register_keras_serializable(package="keras_cxrgan")
-class SettlingBatchNormalization(keras.layers.BatchNormalization):
-    """Batch normalization that comes to be trained as it will be used.
-
-    (N, H, W, C) -> the same. Batch normalization is two functions: by the batch's statistics in
-    training, by their moving averages afterwards. The loss has only ever judged the first, in which
-    an image is itself a part, 1 / N, of what it is normalized by, so that an unusual one is
-    tempered. This layer gives an image that part of its own statistics afterwards too,
-
-        mean = (1 - a) moving mean + a own mean, and the mean square likewise
-
-    with a = `own_share` (Summers & Dinneen 2020, "Four things everyone should know to improve
-    batch normalization", arXiv 1906.03548, inference example weighing), and as `settled` goes from
-    0 to 1 training passes over from the batch's statistics to just these. From 1 on the moving
-    averages stay as they are, and the two functions are one.
-
-    The weights are those of `BatchNormalization`. `settled` is none of them: it belongs to who
-    trains, a scalar variable in [0, 1] shared by all layers, or None for 0.
-
-    Example: `SettlingBatchNormalization(own_share=1 / 16)(keras.Input((8, 8, 64)))`
-    """
-
-    def __init__(self, own_share: float = 0.0, **kwargs):
-        super().__init__(**kwargs)
-        if not 0 <= own_share <= 1:
-            raise ValueError(f"own_share must be from 0 to 1, got {own_share}")
-        self.own_share = own_share
-        self.settled = None
-
-    def call(self, inputs, training=False, mask=None):
-        # In float32 whatever the precision: 16 bits do not hold a mean of squares.
-        x = ops.cast(inputs, "float32")
-        mean, variance = self._with_own_share(x)
-        if training and self.trainable:
-            settled = 0.0 if self.settled is None else ops.convert_to_tensor(self.settled)
-            batch = ops.moments(x, axes=(0, 1, 2), synchronized=self.synchronized)
-            rate = (1.0 - settled) * (1.0 - self.momentum)
-            for average, value in zip((self.moving_mean, self.moving_variance), batch):
-                average.assign(average + rate * (value - average))
-            mean = (1.0 - settled) * batch[0] + settled * mean
-            variance = (1.0 - settled) * batch[1] + settled * variance
-        x = (x - mean) * ops.rsqrt(variance + self.epsilon)
-        if self.scale:
-            x = x * ops.cast(self.gamma, "float32")
-        if self.center:
-            x = x + ops.cast(self.beta, "float32")
-        return ops.cast(x, self.compute_dtype)
-
-    def _with_own_share(self, x):
-        own, share = ops.mean(x, axis=(1, 2), keepdims=True), self.own_share
-        own_square = ops.mean(ops.square(x), axis=(1, 2), keepdims=True)
-        moving_square = self.moving_variance + ops.square(self.moving_mean)
-        mean = (1.0 - share) * self.moving_mean + share * own
-        return mean, (1.0 - share) * moving_square + share * own_square - ops.square(mean)
-
-    def get_config(self):
-        return {**super().get_config(), "own_share": self.own_share}
-
-
-@keras.saving.register_keras_serializable(package="keras_cxrgan")
 class MinibatchStandardDeviation(keras.layers.Layer):
     """Append maps that tell how much the images of a group differ (Karras et al. 2018).
 

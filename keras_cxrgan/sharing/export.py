@@ -1,8 +1,7 @@
 """A generator as files that outlive this package.
 
 saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
-generator.keras  a Keras model of standard layers (of a stage that faded in, FadeIn as well; of a
-                 recipe with normalization_settling, SettlingBatchNormalization)
+generator.keras  a Keras model of standard layers (of a stage that faded in, FadeIn as well)
 card.json        recipe, data fingerprint, image contract
 """
 

@@ -109,29 +109,6 @@ class RateDecay(keras.callbacks.Callback):
             optimizer.learning_rate = rate * factor
 
 
-def settled(seen: int, total: int, share: float) -> float:
-    """Return how far the generator's normalization has settled after so many images of a training.
-
-    0, and over the first half of the last `share` of the training linearly up to 1.
-
-    >>> [settled(seen, 100, 0.4) for seen in (0, 60, 70, 80, 100)]
-    [0.0, 0.0, 0.5, 1.0, 1.0]
-    """
-    return min(1.0, max(0.0, seen - (1.0 - share) * total) / (share / 2 * total))
-
-
-class Settling(keras.callbacks.Callback):
-    """Sets before each step how far normalizations have settled, by the images seen."""
-
-    def __init__(self, total: int, share: float):
-        super().__init__()
-        self.total, self.share = total, share
-
-    def on_train_batch_begin(self, batch, logs=None):
-        seen = int(self.model.images_seen.numpy())
-        self.model.settled.assign(settled(seen, self.total, self.share))
-
-
 class AlignTicks(keras.callbacks.Callback):
     """Ends the first tick of a run that goes on where a tick of one never stopped would end.
 

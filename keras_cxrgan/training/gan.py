@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_cxrgan.models.layers import FadeIn, SettlingBatchNormalization
+from keras_cxrgan.models.layers import FadeIn
 from keras_cxrgan.training import augmentation, losses, runtime
 from keras_cxrgan.training.means import RunningMean, move_towards, shared_variable
 from keras_cxrgan.training.noise import class_of, draw_latents, indexed_latents
@@ -88,22 +88,22 @@ class GAN(keras.Model):
             self.ema_generator.trainable = False
             # A clone has new weights of its own; the average starts at the generator's.
             self.ema_generator.set_weights(generator.get_weights())
-        networks = filter(None, (generator, discriminator, self.ema_generator))
-        all_layers = [layer for network in networks for layer in network.layers]
-        self.fading = [layer for layer in all_layers if isinstance(layer, FadeIn)]
+        self.fading = [
+            layer
+            for network in filter(None, (generator, discriminator, self.ema_generator))
+            for layer in network.layers
+            if isinstance(layer, FadeIn)
+        ]
         self.in_float32 = runtime.InFloat32(discriminator)
         specifications = [tf.TensorSpec([None, self.latent_dim], tf.float32)]
-        specifications += [tf.TensorSpec([None], tf.int64)] if class_shares else []
+        if class_shares:
+            specifications.append(tf.TensorSpec([None], tf.int64))
         self._make_images = tf.function(
             lambda *inputs: self(self._labelled(*inputs), training=False),
             input_signature=specifications,
         )
         self.step = shared_variable(0, tf.int64, "step")
         self.images_seen = shared_variable(0, tf.int64, "images_seen")
-        self.settled = shared_variable(0.0, tf.float32, "settled")
-        for layer in all_layers:
-            if isinstance(layer, SettlingBatchNormalization):
-                layer.settled = self.settled
 
         # The networks come built. Otherwise Keras would build the model by calling it on the
         # data, and data are images where `call` takes latents.

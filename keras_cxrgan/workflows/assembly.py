@@ -169,7 +169,6 @@ def build_networks(
             normalization=optional(recipe.generator_normalization),
             normalize_base=recipe.normalize_base,
             self_modulation=recipe.self_modulation,
-            own_share=own_share(recipe),
             convention=recipe.convention,
             synchronized=synchronized,
             **shared,
@@ -272,19 +271,6 @@ def build_gan(
             jit_compile=runtime.use_xla(strategy),
         )
     return gan
-
-
-def own_share(recipe: Recipe) -> float:
-    """Return what part of the statistics that normalize an image are its own once training settles.
-
-    The part that it has in a batch; 0 for a recipe whose normalization does not settle.
-
-    >>> own_share(Recipe(batch_size=16, normalization_settling=0.5))
-    0.0625
-    """
-    if not recipe.normalization_settling:
-        return 0.0
-    return recipe.accumulation / recipe.batch_size
 
 
 def penalty_weight(recipe: Recipe) -> float:

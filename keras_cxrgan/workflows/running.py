@@ -236,8 +236,6 @@ def _fit(
     if recipe.rate_decay:
         rates = (recipe.generator_learning_rate, recipe.discriminator_learning_rate)
         watchers.append(callbacks.RateDecay(total, recipe.rate_decay, *rates))
-    if recipe.normalization_settling:
-        watchers.append(callbacks.Settling(total, recipe.normalization_settling))
     if chief and ticks:
         tick, shown = steps_per_tick * per_step, _shown(gan, labels)
         watch = _watch_collapse(recipe, images, total, tick, report)

@@ -68,30 +68,6 @@ def test_rates_fall_to_zero_over_the_last_share_and_a_resumed_run_goes_on_with_t
     )
 
 
-def test_normalization_settles_over_half_of_the_last_share_and_a_resumed_run_goes_on(films):
-    gan = GAN(
-        build_generator(32, latent_dim=8, width=4, own_share=1 / 8),
-        build_discriminator(32, width=4),
-    )
-    gan.compile(keras.optimizers.SGD(0.01), keras.optimizers.SGD(0.01), run_eagerly=True)
-
-    class Seen(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            settled.append(float(self.model.settled.numpy()))
-
-        def on_train_batch_end(self, batch, logs=None):
-            means.append(self.model.generator.get_layer("normalization_16").moving_mean.numpy())
-
-    settled, means = [], []
-    fit(gan, films, [callbacks.Settling(64, 0.75), Seen()], ticks=2)  # 4 steps of 8 images
-    gan.settled.assign(0.0)  # as in a new process
-    fit(gan, films, [callbacks.Settling(64, 0.75), Seen()], ticks=2)
-    # From 16 images to 40 of 64.
-    np.testing.assert_allclose(settled, [0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1], rtol=1e-6)
-    moved = [np.abs(after - before).max() > 0 for before, after in zip(means, means[1:])]
-    assert moved == [True, True, True, True, False, False, False]
-
-
 def test_log_has_a_line_a_tick_with_all_numbers(gan, films, tmp_path):
     path = tmp_path / "log.jsonl"
     fit(gan, films, [callbacks.Clock(48, 40), callbacks.RunLog(path)])

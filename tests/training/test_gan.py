@@ -11,14 +11,7 @@ from keras_cxrgan.training.noise import indexed_latents
 
 
 def build(
-    strategy=None,
-    *,
-    normalization="batch",
-    settled=None,
-    ema_half_life=0,
-    seed=0,
-    learning_rate=0.01,
-    **compiled,
+    strategy=None, *, normalization="batch", ema_half_life=0, seed=0, learning_rate=0.01, **compiled
 ):
     """A small GAN whose plain gradient descent shows a wrong gradient scale (Adam would hide it)."""
     strategy = strategy or tf.distribute.get_strategy()
@@ -26,14 +19,7 @@ def build(
     with strategy.scope():
         synchronized = strategy.num_replicas_in_sync > 1
         gan = GAN(
-            build_generator(
-                32,
-                latent_dim=8,
-                width=4,
-                max_width=8,
-                synchronized=synchronized,
-                own_share=0.0 if settled is None else 1 / 8,
-            ),
+            build_generator(32, latent_dim=8, width=4, max_width=8, synchronized=synchronized),
             build_discriminator(
                 32, width=4, max_width=8, normalization=normalization, synchronized=synchronized
             ),
@@ -48,7 +34,6 @@ def build(
             run_eagerly=strategy.num_replicas_in_sync == 1,
             **compiled,
         )
-    gan.settled.assign(settled or 0.0)
     return gan
 
 
@@ -70,7 +55,6 @@ def two_replicas():
     "options",
     [
         {"ema_half_life": 64},
-        {"ema_half_life": 64, "settled": 0.5},
         {
             "loss": "wasserstein",
             "penalty": "gradient_penalty",
