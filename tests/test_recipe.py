@@ -7,6 +7,7 @@ from keras_cxrgan.fields import meanings, spell
 from keras_cxrgan.recipe import RECIPES, Recipe, recipe_for
 from keras_cxrgan.rules import check_effect
 from keras_cxrgan.stages import by_stage
+from keras_cxrgan.workflows.assembly import images_together
 
 
 def test_every_recipe_passes_its_own_check():
@@ -290,6 +291,18 @@ def test_what_compares_images_needs_some_at_a_time(fields, said):
         RECIPES["small_data"].override(minibatch_group=1)
     with pytest.raises(ValueError, match="minibatch_features must be above 0, got 0"):
         RECIPES["small_data"].override(minibatch_features=0)
+
+
+def test_batches_are_normalized_together_in_use_where_they_were_in_training():
+    recipe = RECIPES["small_data_long"]
+    assert images_together(recipe) == 16
+    assert images_together(recipe.override(accumulation=2)) == 8
+    for other in (
+        {"batches_in_use": False},
+        {"conditional": True},  # a group of one class is no batch of training
+        {"generator_normalization": "instance"},
+    ):
+        assert images_together(recipe.override(**other)) == 0
 
 
 def test_what_is_not_normalized_cannot_be_modulated():

@@ -30,6 +30,7 @@ from keras import layers, ops
 
 from keras_cxrgan.models.layers import (
     FadeIn,
+    GroupedBatchNormalization,
     InstanceNormalization,
     MinibatchStandardDeviation,
     SpectralConv2D,
@@ -63,6 +64,7 @@ def build_generator(
     classes: int = 0,
     residual: bool = False,
     self_modulation: bool = False,
+    group_size: int = 0,
 ) -> keras.Model:
     """Return a generator: latents (N, latent_dim) -> images (N, S, S, channels) in [-1, 1].
 
@@ -90,6 +92,8 @@ def build_generator(
             by a network of one hidden layer of `MODULATION_UNITS`, 1 and 0 at first: what an image
             shall be is heard at every size, not at the first only (Chen et al. 2019, "On self
             modulation for generative adversarial networks", arXiv 1810.01365).
+        group_size: with `"batch"`, images that are normalized together in use, as in training
+            (`GroupedBatchNormalization`); 0 for Keras' moving averages.
 
     Example:
         >>> build_generator(64, channels=3).count_params()  # 3,576,704 of them trainable
@@ -125,7 +129,9 @@ def build_generator(
 
     def normalize_and_activate(x, side, normalized):
         if normalized:
-            x = _normalization(normalization, settings, side, synchronized=synchronized)(x)
+            x = _normalization(
+                normalization, settings, side, synchronized=synchronized, group_size=group_size
+            )(x)
             if self_modulation:
                 x = layers.Multiply()([x, of_latents("ones", f"latent_scale_{side}", x.shape[-1])])
                 x = layers.Add()([x, of_latents("zeros", f"latent_offset_{side}", x.shape[-1])])
@@ -376,11 +382,15 @@ def _normalization(
     *,
     affine: bool = True,
     synchronized: bool = False,
+    group_size: int = 0,
     instance=functools.partial(layers.GroupNormalization, groups=-1),
 ):
     name = f"normalization_{side}"
     if kind == "batch":
-        return layers.BatchNormalization(
+        batch = layers.BatchNormalization
+        if group_size:
+            batch = functools.partial(GroupedBatchNormalization, group_size)
+        return batch(
             name=name,
             momentum=settings["momentum"],
             epsilon=settings["epsilon"],

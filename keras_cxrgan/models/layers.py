@@ -219,6 +219,75 @@ class InstanceNormalization(keras.layers.GroupNormalization):
 
 
 @keras.saving.register_keras_serializable(package="keras_cxrgan")
+class GroupedBatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization that normalizes in use as it does in training: by a batch.
+
+    (N, H, W, C) -> the same. Training, images are normalized by the statistics of their batch, and
+    those a discriminator judges; in use, by moving averages, it has never seen one. An unusual
+    image, itself a part of its batch, is tempered by the one and not by the other. Here each
+    `group_size` consecutive images are normalized by their own statistics in use too. Of a last
+    group of r images these count r / group_size and the moving averages the rest, of the mean and
+    of the mean square (for r = 1 that is inference example weighing; Summers & Dinneen 2020, "Four
+    things everyone should know to improve batch normalization", arXiv 1906.03548).
+
+    Weights and training are those of `BatchNormalization`. An image depends on its group: who
+    wants it to be fixed by its number makes whole groups (`whole_groups`).
+
+    Example: `GroupedBatchNormalization(16)(keras.Input((8, 8, 64)))` has shape (None, 8, 8, 64).
+    """
+
+    def __init__(self, group_size: int, **kwargs):
+        super().__init__(**kwargs)
+        if group_size < 1:
+            raise ValueError(
+                f"GroupedBatchNormalization needs a group_size of 1 or more, got {group_size}"
+            )
+        self.group_size = group_size
+
+    def call(self, inputs, training=False, mask=None):
+        if training:
+            return super().call(inputs, training=True, mask=mask)
+        # In float32 whatever the precision: 16 bits do not hold a mean of squares.
+        x = ops.cast(inputs, "float32")
+        mean = self._mean_of_group(x, self.moving_mean)
+        moving_square = self.moving_variance + ops.square(self.moving_mean)
+        variance = self._mean_of_group(ops.square(x), moving_square) - ops.square(mean)
+        x = (x - mean) * ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            x = x * ops.cast(self.gamma, "float32")
+        if self.center:
+            x = x + ops.cast(self.beta, "float32")
+        return ops.cast(x, self.compute_dtype)
+
+    def _mean_of_group(self, x, usual):
+        """Return (N, 1, 1, C): means of a group's pixels, of missing images what is usual."""
+        count, maps, size = ops.shape(x)[0], x.shape[-1], self.group_size
+        missing = ops.broadcast_to(usual, (-count % size, maps))
+        means = ops.concatenate([ops.mean(x, axis=(1, 2)), missing], axis=0)
+        means = ops.mean(ops.reshape(means, (-1, size, maps)), axis=1)
+        return ops.repeat(means, size, axis=0)[:count, None, None, :]
+
+    def get_config(self):
+        return {**super().get_config(), "group_size": self.group_size}
+
+
+def group_size(generator: keras.Model) -> int:
+    """Return how many images a generator makes together, 1 if it makes each by itself."""
+    layers = generator.layers
+    sizes = [layer.group_size for layer in layers if isinstance(layer, GroupedBatchNormalization)]
+    return max(sizes, default=1)
+
+
+def whole_groups(count: int, size: int) -> int:
+    """Return how many images whole groups of a size have that hold so many.
+
+    >>> [whole_groups(count, 16) for count in (0, 1, 16, 17)]
+    [0, 16, 16, 32]
+    """
+    return -(-count // size) * size
+
+
+@keras.saving.register_keras_serializable(package="keras_cxrgan")
 class MinibatchStandardDeviation(keras.layers.Layer):
     """Append maps that tell how much the images of a group differ (Karras et al. 2018).
 

@@ -1,7 +1,8 @@
 """A generator as files that outlive this package.
 
 saved_model/     TensorFlow alone can load it: no Keras, no keras_cxrgan
-generator.keras  a Keras model of standard layers (of a stage that faded in, FadeIn as well)
+generator.keras  a Keras model of standard layers (and FadeIn of a stage that faded in, and
+                 GroupedBatchNormalization of a recipe with batches_in_use)
 card.json        recipe, data fingerprint, image contract
 """
 
@@ -19,7 +20,9 @@ import tensorflow as tf
 PARTS = ("saved_model", "generator.keras", "card.json")
 
 
-def write_export(folder: Path, generator: keras.Model, latents: Callable, card: dict) -> None:
+def write_export(
+    folder: Path, generator: keras.Model, latents: Callable, card: dict, group: int = 1
+) -> None:
     """Write the three parts, first under a temporary name; those of an earlier export are replaced.
 
     The card comes last and goes first: without one, nothing is read as an export. Hidden files,
@@ -30,6 +33,8 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
             takes [latents, labels], labels one-hot (n, classes), gives both signatures another
             argument: `label`, the number of the class of all n images.
         latents: function (seed, n) of tensors -> latents (n, latent_dim), part of `sample`.
+        group: images that the generator makes together; `sample` makes whole groups, so that its
+            images do not depend on how many are asked for.
 
     Raises `OSError` when the folder cannot be written, `ValueError` when it holds anything else.
 
@@ -47,7 +52,7 @@ def write_export(folder: Path, generator: keras.Model, latents: Callable, card: 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        _save_graph(temporary / "saved_model", generator, latents)
+        _save_graph(temporary / "saved_model", generator, latents, group)
         generator.save(temporary / "generator.keras")
         (temporary / "card.json").write_text(json.dumps(card, indent=2) + "\n")
         folder.mkdir(exist_ok=True)
@@ -69,7 +74,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _save_graph(path: Path, generator, latents) -> None:
+def _save_graph(path: Path, generator, latents, group: int) -> None:
     latent_dim, *classes = (spec.shape[-1] for spec in generator.inputs)
     label_specs = [tf.TensorSpec([], tf.int32, name="label") for _ in classes]
 
@@ -103,7 +108,8 @@ def _save_graph(path: Path, generator, latents) -> None:
         ]
     )
     def sample(n, seed, *label):
-        return to_images(latents(seed, n), *label)
+        images = to_images(latents(seed, -(-n // group) * group), *label)["images"]
+        return {"images": images[:n]}
 
     # A bare module that holds the variables: nothing in the file names Keras.
     module = tf.Module()

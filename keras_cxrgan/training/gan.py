@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_cxrgan.models.layers import FadeIn
+from keras_cxrgan.models.layers import FadeIn, group_size, whole_groups
 from keras_cxrgan.training import augmentation, losses, runtime
 from keras_cxrgan.training.means import RunningMean, move_towards, shared_variable
 from keras_cxrgan.training.noise import class_of, draw_latents, indexed_latents
@@ -88,12 +88,8 @@ class GAN(keras.Model):
             self.ema_generator.trainable = False
             # A clone has new weights of its own; the average starts at the generator's.
             self.ema_generator.set_weights(generator.get_weights())
-        self.fading = [
-            layer
-            for network in filter(None, (generator, discriminator, self.ema_generator))
-            for layer in network.layers
-            if isinstance(layer, FadeIn)
-        ]
+        networks = [each for each in (generator, discriminator, self.ema_generator) if each]
+        self.fading = [each for net in networks for each in net.layers if isinstance(each, FadeIn)]
         self.in_float32 = runtime.InFloat32(discriminator)
         specifications = [tf.TensorSpec([None, self.latent_dim], tf.float32)]
         if class_shares:
@@ -429,9 +425,12 @@ class GAN(keras.Model):
                 fraction of a uniform latent's range): fewer odd images, less variety.
             label: class of all images, of a conditional pair; None for each in its share.
         """
-        parts = []
-        for first in range(start, start + count, batch_size):
-            part = min(batch_size, start + count - first)
+        group = group_size(self.generator)
+        begin, end = start // group * group, whole_groups(start + count, group)
+        batch_size = whole_groups(batch_size, group)
+        parts = [np.zeros((0, *self.generator.output_shape[1:]), np.float32)]
+        for first in range(begin, end, batch_size):
+            part = min(batch_size, end - first)
             inputs = [
                 indexed_latents(
                     seed, first, part, self.latent_dim, self.latent_distribution, truncation
@@ -442,7 +441,7 @@ class GAN(keras.Model):
                 drawn = class_of(indices, self.class_shares)
                 inputs.append(tf.cast(drawn if label is None else tf.fill([part], label), tf.int64))
             parts.append(self._make_images(*inputs).numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, *self.generator.output_shape[1:]))
+        return np.concatenate(parts)[start - begin :][:count]
 
 
 def _classes(network: keras.Model) -> int:

@@ -169,6 +169,7 @@ def build_networks(
             normalization=optional(recipe.generator_normalization),
             normalize_base=recipe.normalize_base,
             self_modulation=recipe.self_modulation,
+            group_size=images_together(recipe),
             convention=recipe.convention,
             synchronized=synchronized,
             **shared,
@@ -271,6 +272,21 @@ def build_gan(
             jit_compile=runtime.use_xla(strategy),
         )
     return gan
+
+
+def images_together(recipe: Recipe) -> int:
+    """Return how many images of a recipe's generator are normalized together in use; 0 for none.
+
+    As many as in training. Not where classes are asked for, for a group of one class is no batch
+    of training; nor in networks that grow, which would not begin as they ended.
+
+    >>> images_together(Recipe(batch_size=16, batches_in_use=True))
+    16
+    """
+    together = recipe.batches_in_use and recipe.generator_normalization == "batch"
+    if not together or recipe.conditional or recipe.grown_from:
+        return 0
+    return recipe.batch_size // recipe.accumulation
 
 
 def penalty_weight(recipe: Recipe) -> float:

@@ -15,6 +15,7 @@ import keras_cxrgan
 from keras_cxrgan import runs
 from keras_cxrgan.data import generated
 from keras_cxrgan.data.images import decode, to_uint8
+from keras_cxrgan.models.layers import group_size, whole_groups
 from keras_cxrgan.recipe import Recipe
 from keras_cxrgan.sharing.export import read_export, write_export
 from keras_cxrgan.sharing.figures import compare_rows
@@ -53,7 +54,7 @@ def sampled(
             all. A generator without classes has none.
     """
     size = card["images"]["shape"][0]
-    batch_size = batch_size or images_at_once(size)
+    batch_size = whole_groups(batch_size or images_at_once(size), group_size(generator))
 
     # Whole batches always, also for the last images: see `images_at_once`.
     @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])
@@ -152,7 +153,7 @@ def export(
         return indexed_latents(seed, 0, count, card["latent_dim"], card["latent_distribution"])
 
     try:
-        write_export(out, generator, latents, card)
+        write_export(out, generator, latents, card, group_size(generator))
     except OSError as error:
         raise ValueError(
             f"cannot write the export to {out}: {error.strerror or error}; choose another --out"

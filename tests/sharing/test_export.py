@@ -16,10 +16,12 @@ from keras_cxrgan.training.noise import indexed_latents
 CARD = {"format": 1, "latent_dim": 8}
 
 
-def small_generator(seed=0):
+def small_generator(seed=0, **options):
     keras.utils.set_random_seed(seed)
     # Wide initial weights: the images use the whole range of grey levels, ends included.
-    generator = build_generator(32, 1, 8, width=4, max_width=16, fused=False, convention="keras")
+    generator = build_generator(
+        32, 1, 8, width=4, max_width=16, fused=False, convention="keras", **options
+    )
     generator.set_weights([3 * weight for weight in generator.get_weights()])
     return generator
 
@@ -62,6 +64,19 @@ def test_sample_takes_any_number_and_fixes_image_i_by_the_seed(exported):
     assert np.abs(many[:3] - few).max() <= 1
     assert np.abs(many - expected).max() <= 1
     assert np.abs(few - other).max() > 50
+
+
+def test_sample_fixes_images_that_are_normalized_together(tmp_path):
+    generator = small_generator(group_size=4)
+    write_export(tmp_path / "export", generator, latents, CARD, group=4)
+    sample = tf.saved_model.load(str(tmp_path / "export" / "saved_model")).signatures["sample"]
+    expected = to_uint8(np.asarray(generator(latents(5, 8)))).astype(int)
+    for n in (0, 3, 4, 6):
+        images = sample(n=tf.constant(n), seed=tf.constant(5))["images"].numpy().astype(int)
+        assert images.shape == (n, 32, 32, 1)
+        assert np.abs(images - expected[:n]).max(initial=0) <= 1
+    # A group of three is another than one of four.
+    assert np.abs(to_uint8(np.asarray(generator(latents(5, 3)))) - expected[:3]).max() > 1
 
 
 def test_keras_file_is_the_generator_in_layers_of_keras_alone(exported):
