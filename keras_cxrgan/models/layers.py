@@ -247,11 +247,11 @@ class GroupedBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=False, mask=None):
         if training:
             return super().call(inputs, training=True, mask=mask)
-        # In float32 whatever the precision: 16 bits do not hold a mean of squares.
-        x = ops.cast(inputs, "float32")
-        mean = self._mean_of_group(x, self.moving_mean)
-        moving_square = self.moving_variance + ops.square(self.moving_mean)
-        variance = self._mean_of_group(ops.square(x), moving_square) - ops.square(mean)
+        # In float32 whatever the precision, for 16 bits do not hold a mean of squares, and about the
+        # moving mean: far from 0 even 32 could leave a variance below it.
+        x = ops.cast(inputs, "float32") - self.moving_mean
+        mean = self._mean_of_group(x, ops.zeros_like(self.moving_mean))
+        variance = self._mean_of_group(ops.square(x), self.moving_variance) - ops.square(mean)
         x = (x - mean) * ops.rsqrt(variance + self.epsilon)
         if self.scale:
             x = x * ops.cast(self.gamma, "float32")

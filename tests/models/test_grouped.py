@@ -83,6 +83,14 @@ def test_low_precision_maps_have_statistics_in_float32():
     np.testing.assert_allclose(tf.cast(outputs, tf.float32), exact(x), rtol=0.01, atol=0.01)
 
 
+def test_even_maps_far_from_0_stay_finite():
+    layer = GroupedBatchNormalization(3)
+    layer.build(MAPS)
+    mean = np.full(4, 1234.567)
+    layer.set_weights([*layer.get_weights()[:2], mean, np.zeros(4)])
+    np.testing.assert_allclose(layer(np.broadcast_to(mean, MAPS).astype("float32")), 0.0, atol=0.1)
+
+
 def test_saved_layer_loads_with_its_groups(tmp_path):
     model = keras.Sequential([keras.Input(MAPS[1:]), built(GroupedBatchNormalization(3))])
     model.save(tmp_path / "model.keras")
