@@ -21,7 +21,7 @@ from keras_cxrgan.sharing.export import read_export, write_export
 from keras_cxrgan.sharing.figures import compare_rows
 from keras_cxrgan.training import state
 from keras_cxrgan.training.noise import class_of, images_at_once, indexed_latents
-from keras_cxrgan.workflows.assembly import build_networks
+from keras_cxrgan.workflows.assembly import build_networks, images_together
 
 SAMPLE_COUNT = 64
 SHOWN_PIXELS = 2**22  # of a grid: no more images than these hold, but four
@@ -222,6 +222,10 @@ def _card(recipe: Recipe, data: dict, weights, images_seen: int, selection: dict
         ", label int32",
         "; label is the number of a class, " + ", ".join(f"{n} {c}" for n, c in enumerate(classes)),
     )  # fmt: skip
+    together, imported = images_together(recipe), ""
+    if together:
+        imported = "; import keras_cxrgan.models.layers before it is loaded"
+        said += f"; each {together} consecutive are normalized together"
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(np.ascontiguousarray(weight).tobytes())
@@ -239,7 +243,7 @@ def _card(recipe: Recipe, data: dict, weights, images_seen: int, selection: dict
         **({"classes": classes} if classes else {}),
         "images": {
             "shape": [recipe.image_size, recipe.image_size, recipe.channels],
-            "generator.keras": "float32 in [-1, 1]",
+            "generator.keras": f"float32 in [-1, 1]{imported}",
             "saved_model": "uint8 in [0, 255], rint((x + 1) * 127.5)",
         },
         "signatures": {

@@ -208,6 +208,21 @@ def test_export_describes_the_generator(finished, folder):
     assert Recipe.from_json(json.dumps(card["recipe"])) == TINY
 
 
+def test_export_of_batches_in_use_tells_how_to_use_it_and_makes_the_same_images(run, tmp_path):
+    plain = json.loads((run / "export" / "card.json").read_text())
+    assert "import" not in plain["images"]["generator.keras"]
+    recipe = Recipe.from_json((run / "recipe.json").read_text()).override(batches_in_use=True)
+    (run / "recipe.json").write_text(recipe.to_json())
+    card = json.loads((workflows.export(run, overwrite=True) / "card.json").read_text())
+    assert "import keras_cxrgan.models.layers" in card["images"]["generator.keras"]
+    together = f"each {TINY.batch_size} consecutive are normalized together"
+    assert together in card["signatures"]["serving_default"]
+    for source, count in ((run, 5), (run / "export", 20)):
+        workflows.generate(source, tmp_path / str(count), count, seed=3)
+    few, many = pngs(tmp_path / "5"), pngs(tmp_path / "20")
+    assert few == {name: many[name] for name in few}
+
+
 def test_export_overwrites_only_when_told_and_only_an_export(run, tmp_path):
     with pytest.raises(ValueError, match="already holds files.*--overwrite"):
         workflows.export(run)
