@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_cxrgan.models.dcgan import build_discriminator, build_generator
-from keras_cxrgan.models.layers import GroupedBatchNormalization, group_size, whole_groups
+from keras_cxrgan.models.layers import GroupedBatchNormalization, group_size
 from keras_cxrgan.training.gan import GAN
 from keras_cxrgan.training.noise import indexed_latents
 
