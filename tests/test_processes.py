@@ -116,7 +116,7 @@ from keras_cxrgan import workflows
 from keras_cxrgan.recipe import Recipe
 
 recipe = Recipe().override(
-    image_size=32, batch_size=8, epochs=30, width=4, generator_max_width=16,
+    image_size=32, batch_size=8, epochs=20, width=4, generator_max_width=16,
     discriminator_max_width=16, latent_dim=8, discriminator_dropout="0.5,0,0",
 )
 workflows.train(
@@ -130,7 +130,7 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(films, tmp
     python = (sys.executable, "-c", TRAIN)
     reference = start(films, tmp_path / "whole", command=python)
     resumed_at = []
-    for kill_at in (100, 400, None):
+    for kill_at in (100, 250, None):
         process = start(films, tmp_path / "killed", command=python)
         seen = 0
         for line in process.stdout:
@@ -144,13 +144,13 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(films, tmp
         error = process.stderr.read()
         assert process.wait() == (-signal.SIGKILL if kill_at else 0), error
         if kill_at:
-            assert int(newest_state(tmp_path / "killed")[0]) < 30 * 24
+            assert int(newest_state(tmp_path / "killed")[0]) < 20 * 24
     assert finish(reference)[0] == 0
     assert 8 == resumed_at[0] < resumed_at[1] < resumed_at[2]
 
     name, whole = newest_state(tmp_path / "whole")
     other, killed = newest_state(tmp_path / "killed")
-    assert name == other == "000000000720"
+    assert name == other == "000000000480"
     assert whole.keys() == killed.keys()
     assert [key for key in whole if whole[key].tobytes() != killed[key].tobytes()] == []
 
@@ -162,7 +162,7 @@ def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(films, tmp
             for line in lines
         ]
 
-    assert [line["images_seen"] for line in log("whole")] == list(range(24, 721, 24))
+    assert [line["images_seen"] for line in log("whole")] == list(range(24, 481, 24))
     assert log("whole") == log("killed")
     assert not list((tmp_path / "killed").rglob("*.tmp"))
 

@@ -79,13 +79,20 @@ def test_features_do_not_depend_on_the_batch(extract):
     np.testing.assert_allclose(apart, together, atol=1e-5 * np.abs(together).max())
 
 
-@pytest.mark.parametrize("name", ["blur", "noise", "checkerboard"])
-def test_frechet_orders_clean_before_mild_before_strong(extract, name):
+@pytest.fixture(scope="module")
+def halves(extract):
+    """Features of 60 phantoms, 60 other phantoms, and the distance between the two."""
     films = phantoms(120, 64, seed=5)[0]
     reference, others = extract(films[:60]), films[60:]
-    clean, mild, strong = (
-        frechet(reference, extract(images))
-        for images in (others, *(DEGRADATIONS[name](others, s, seed=0) for s in (0.25, 1.0)))
+    return reference, others, frechet(reference, extract(others))
+
+
+@pytest.mark.parametrize("name", ["blur", "noise", "checkerboard"])
+def test_frechet_orders_clean_before_mild_before_strong(extract, halves, name):
+    reference, others, clean = halves
+    mild, strong = (
+        frechet(reference, extract(DEGRADATIONS[name](others, severity, seed=0)))
+        for severity in (0.25, 1.0)
     )
     assert clean < mild < strong
 
